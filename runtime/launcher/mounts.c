@@ -1,0 +1,131 @@
+/*
+ * The root and what is mounted into it. After root_enter every path is resolved inside the container's root, so
+ * symlinks in a hostile image lead nowhere else; /etc's files are mounted while there is no /proc, whose magic links
+ * could.
+ *
+ * Devices: every mount the container can write to is `nodev`, so that a device node made with the default CAP_MKNOD
+ * can be made but not opened. The usual nodes are single-file bind mounts from a file system that the container never
+ * sees as a directory. No devices cgroup is needed.
+ */
+#include "launcher.h"
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#define SCRATCH "/dev/shm" /* holds the sources of bind mounts while the root is populated */
+#define SAFE (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+/* Fails as "mount /proc: EPERM". */
+static void mount_at(const char *source, const char *target, const char *type, unsigned long flags, const char *data) {
+  if (mount(source, target, type, flags, data) == 0) return;
+  int error = errno;
+  char step[64];
+  snprintf(step, sizeof step, "mount %s", target);
+  fail(step, error);
+}
+
+static void bind(const char *source, const char *target, unsigned long flags) {
+  mount_at(source, target, NULL, MS_BIND, NULL);
+  mount_at(NULL, target, NULL, MS_REMOUNT | MS_BIND | flags, NULL);
+}
+
+void root_enter(const struct spec *spec) {
+  check(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), "make mounts private");
+  /* On top of the host's root, which is the one place that is always there. */
+  check(syscall(SYS_move_mount, spec->root, "", AT_FDCWD, "/", 4 /* MOVE_MOUNT_F_EMPTY_PATH */), "move_mount");
+  check(fchdir(spec->root), "fchdir root");
+  check(syscall(SYS_pivot_root, ".", "."), "pivot_root");
+  check(umount2(".", MNT_DETACH), "detach the host's root");
+  check(chdir("/"), "chdir /");
+  check(mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_NODEV, NULL), "remount root nodev");
+}
+
+static void make_file(const char *name, const char *content) {
+  int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+  check(fd, "create file to mount");
+  for (size_t done = 0, length = strlen(content); done < length;) {
+    ssize_t n = write(fd, content + done, length - done);
+    check(n, "write file to mount");
+    done += (size_t)n;
+  }
+  close(fd);
+}
+
+static void mount_etc_files(const struct spec *spec) {
+  for (int i = 0; i < 3; i++) {
+    if (spec->etc[i].target[0] == 0) continue;
+    char source[80];
+    snprintf(source, sizeof source, SCRATCH "/%s", spec->etc[i].name);
+    make_file(source, spec->etc[i].content);
+    bind(source, spec->etc[i].target, SAFE | (spec->etc_readonly ? MS_RDONLY : 0));
+  }
+}
+
+static void make_devices(void) {
+  static const struct { const char *name; int major, minor; } devices[] = {
+      {"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
+  for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) {
+    char source[64], target[64];
+    snprintf(source, sizeof source, SCRATCH "/%s", devices[i].name);
+    snprintf(target, sizeof target, "/dev/%s", devices[i].name);
+    check(mknod(source, S_IFCHR | 0666, makedev((unsigned)devices[i].major, (unsigned)devices[i].minor)), "mknod");
+    make_file(target, "");
+    bind(source, target, MS_NOSUID | MS_NOEXEC);
+  }
+  static const char *const links[][2] = {{"/proc/self/fd", "/dev/fd"}, {"/proc/self/fd/0", "/dev/stdin"},
+                                         {"/proc/self/fd/1", "/dev/stdout"}, {"/proc/self/fd/2", "/dev/stderr"},
+                                         {"/proc/kcore", "/dev/core"}, {"pts/ptmx", "/dev/ptmx"}};
+  for (size_t i = 0; i < sizeof links / sizeof *links; i++) check(symlink(links[i][0], links[i][1]), "symlink in /dev");
+}
+
+static void make_directory(const char *path, mode_t mode) { check(mkdir(path, mode), "mkdir in /dev"); }
+
+/* Docker's default list; what this kernel lacks is passed over. */
+static void mask_paths(void) {
+  static const char *const masked[] = {"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+                                       "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+                                       "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware"};
+  static const char *const readonly[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"};
+  struct stat info;
+  for (size_t i = 0; i < sizeof masked / sizeof *masked; i++) {
+    if (stat(masked[i], &info) < 0) {
+      if (errno == ENOENT || errno == ENOTDIR) continue;
+      fail("stat masked path", errno);
+    }
+    if (S_ISDIR(info.st_mode)) bind(SCRATCH "/empty", masked[i], SAFE | MS_RDONLY);
+    else bind(SCRATCH "/null", masked[i], MS_NOSUID | MS_NOEXEC | MS_RDONLY);
+  }
+  for (size_t i = 0; i < sizeof readonly / sizeof *readonly; i++) {
+    if (stat(readonly[i], &info) < 0 && errno == ENOENT) continue;
+    bind(readonly[i], readonly[i], SAFE | MS_RDONLY);
+  }
+}
+
+/* v2: the container's own tree, read-only. v1: nothing to see. */
+static void mount_cgroup(const struct spec *spec) {
+  const char *at = "/sys/fs/cgroup";
+  struct stat info;
+  if (stat(at, &info) < 0) return;
+  if (spec->cgroup >= 0) mount_at("cgroup", at, "cgroup2", SAFE | MS_RDONLY, NULL);
+  else bind(SCRATCH "/empty", at, SAFE | MS_RDONLY);
+}
+
+void root_populate(const struct spec *spec) {
+  mount_at("tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_STRICTATIME, "mode=755,size=65536k");
+  make_directory(SCRATCH, 0755);
+  mount_at("tmpfs", SCRATCH, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=16m");
+  make_directory(SCRATCH "/empty", 0555);
+  mount_etc_files(spec);
+  make_devices();
+  mount_at("proc", "/proc", "proc", SAFE, NULL);
+  mount_at("sysfs", "/sys", "sysfs", SAFE | MS_RDONLY, NULL);
+  mount_cgroup(spec);
+  mask_paths();
+  make_directory("/dev/pts", 0755);
+  mount_at("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5");
+  make_directory("/dev/mqueue", 0755);
+  mount_at("mqueue", "/dev/mqueue", "mqueue", SAFE, NULL);
+  check(umount2(SCRATCH, MNT_DETACH), "unmount scratch");
+  mount_at("shm", "/dev/shm", "tmpfs", SAFE, spec->shm_options);
+}
