@@ -1,0 +1,19 @@
+/**
+ * The content-addressed store: blobs, layers, images, cache records, leases, garbage collection.
+ *
+ * Knows nothing of Dockerfiles or containers. Imports `linux` only.
+ */
+export {
+  MEDIA,
+  type BlobDigest,
+  type ContainerConfig,
+  type Descriptor,
+  type DiffId,
+  type Digest,
+  type Healthcheck,
+  type HistoryEntry,
+  type ImageConfig,
+  type ImageIndex,
+  type Manifest,
+  type Platform,
+} from './oci.ts'

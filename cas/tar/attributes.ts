@@ -1,0 +1,49 @@
+/** Which extended attributes go into a layer, and what overlayfs says by its own. */
+import { getXattr, listXattrs } from '../../linux/index.ts'
+import { noXattrs } from './entry.ts'
+
+const layerAttributes: ReadonlySet<string> = new Set([
+  'security.capability',
+  'system.posix_acl_access',
+  'system.posix_acl_default',
+])
+
+export interface Attributes {
+  /** user.*, file capabilities and ACLs; not those of this host (SELinux, IMA, AppArmor) or of overlayfs. Sorted by name. */
+  readonly layer: ReadonlyMap<string, Buffer>
+  /** Names of overlayfs's own, without their prefix. */
+  readonly overlay: readonly string[]
+}
+
+const none: Attributes = { layer: noXattrs, overlay: [] }
+
+/** Of the name itself. `overlayPrefix` is `trusted.overlay.`, or `user.overlay.` on mounts with `userxattr`. */
+export function readAttributes(path: string | Buffer, overlayPrefix: string): Attributes {
+  const names = listXattrs(path)
+  if (names.length === 0) return none
+  const layer = new Map<string, Buffer>()
+  const overlay: string[] = []
+  for (const name of names) {
+    if (name.startsWith(overlayPrefix)) {
+      overlay.push(name.slice(overlayPrefix.length))
+    } else if (belongsInLayer(name)) {
+      const value = getXattr(path, name)
+      if (value !== undefined) layer.set(name, value)
+    }
+  }
+  return { layer, overlay }
+}
+
+function belongsInLayer(name: string): boolean {
+  if (name.startsWith('user.')) return !name.startsWith('user.overlay.')
+  return layerAttributes.has(name)
+}
+
+export function sameAttributes(a: ReadonlyMap<string, Buffer>, b: ReadonlyMap<string, Buffer>): boolean {
+  if (a.size !== b.size) return false
+  for (const [name, value] of a) {
+    const other = b.get(name)
+    if (other === undefined || !value.equals(other)) return false
+  }
+  return true
+}

@@ -1,0 +1,424 @@
+/**
+ * A directory tree into a tar of the canonical form (writer.ts): depth first, the names of each directory in the order of their bytes,
+ * a directory before what is in it. Of an overlayfs upper only what differs from the lower layers is written: see `packUpper`.
+ */
+import { closeSync, constants, fstatSync, openSync, type BigIntStats } from 'node:fs'
+import { getXattr, isErrno, nextData, nextHole, readlinkat } from '../../linux/index.ts'
+import { readAttributes } from './attributes.ts'
+import {
+  noXattrs,
+  TAR_LIMITS,
+  tarError,
+  WHITEOUT_OPAQUE,
+  WHITEOUT_PREFIX,
+  type TarEntryType,
+} from './entry.ts'
+import { isUnchanged, lstatLower, openLower, sameMetadata, type LowerLookup } from './lower.ts'
+import { inDirectory, pathOf } from './names.ts'
+import { isWhiteoutDevice, listDirectory, lstatAt, openDirectory } from './tree.ts'
+import { TarWriter, type TarOutputEntry } from './writer.ts'
+
+export type { LowerLookup } from './lower.ts'
+
+interface CommonOptions {
+  /** Gets the archive in parts of about 1 MiB, each valid during the call only. */
+  readonly sink: (chunk: Buffer) => void
+  /** Later modification times become this one (SOURCE_DATE_EPOCH). */
+  readonly clampMtimeNs?: bigint
+  /** Looked at whenever the event loop gets its turn. */
+  readonly signal?: AbortSignal
+  /** The event loop gets a turn after so many bytes (default 8 MiB), or 20 ms. */
+  readonly yieldEvery?: number
+}
+
+export interface PackOptions extends CommonOptions {
+  /** Without it nothing is compared: all that the upper holds is written, and every opaque mark. */
+  readonly lower?: LowerLookup
+  /** Namespace of overlayfs's own attributes: `'user'` for mounts with `userxattr`. Default `'trusted'`. */
+  readonly overlayXattrs?: 'trusted' | 'user'
+  /**
+   * The root directory's own entry. `'omit'` (default): only when mode, owner or attributes differ from the lower's (its time changes with
+   * nearly every step, and no other builder writes it); never without a lower. `'emit'`: always.
+   */
+  readonly root?: 'omit' | 'emit'
+}
+
+export interface PackDirectoryOptions extends CommonOptions {
+  readonly root?: 'omit' | 'emit'
+  /** Names that start with `.wh.` would delete files when the archive is used as a layer. Default `'refuse'`. */
+  readonly reservedNames?: 'refuse' | 'keep'
+}
+
+export interface PackResult {
+  /** Entries written; 0: an empty layer, of an end marker only. */
+  readonly entries: number
+  /** Length of the archive. */
+  readonly bytes: number
+  /** Of file contents, holes included. */
+  readonly contentBytes: number
+  readonly whiteouts: number
+  readonly opaque: number
+  /** Files that were copied up and are as they were. */
+  readonly unchanged: number
+  /** Sockets have no form in a tar; Docker leaves them out too. */
+  readonly skippedSockets: number
+}
+
+/**
+ * The difference that an overlayfs upper makes, as a layer. 0/0 devices (or empty files marked `overlay.whiteout`) become `.wh.NAME`; opaque
+ * directories get a `.wh..wh..opq` where the lower has a directory of that name (overlayfs marks every new directory, as an
+ * optimisation). Left out: what was copied up but is unchanged in type, mode, owner, size, time, attributes and contents, and directories that
+ * are unchanged and hold no change. Directories above a change are written. A name of several (hard links) is always written.
+ *
+ * `upperFd` may be O_PATH; paths need not fit a system call. Nobody may write below it meanwhile.
+ * Errors: `TAR_RESERVED_NAME` (a file called `.wh.*`), `TAR_NAME_TOO_LONG` (a path over 4095 bytes, which no tool could unpack), `TAR_OVERLAY`
+ * (redirect or metacopy attributes: the upper was not written with `redirect_dir=nofollow,metacopy=off`), `TAR_FILE_CHANGED`.
+ */
+export function packUpper(upperFd: number, options: PackOptions): Promise<PackResult> {
+  return new Packer(upperFd, options, true, true).run()
+}
+
+/** A whole tree, as it is. Whiteouts have no meaning here. Errors: as `packUpper`. */
+export function packDirectory(dirFd: number, options: PackDirectoryOptions): Promise<PackResult> {
+  return new Packer(dirFd, options, false, options.reservedNames !== 'keep').run()
+}
+
+const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
+const PART = 1024 * 1024
+/** Directories held open on the way down; deeper ones are reopened from the root. */
+const OPEN_DIRECTORIES = 128
+
+/** A directory on the way down. */
+interface Frame {
+  readonly path: string
+  fd: number | undefined
+  lowerFd: number | undefined
+  readonly hasLower: boolean
+  readonly names: readonly string[]
+  next: number
+  /** The directory's own entry, while it is not known whether it is needed. */
+  pending: TarOutputEntry | undefined
+}
+
+class Packer {
+  readonly #rootFd: number
+  readonly #options: PackOptions
+  readonly #overlay: boolean
+  readonly #refuseReserved: boolean
+  readonly #overlayPrefix: string
+  readonly #writer: TarWriter
+  readonly #stack: Frame[] = []
+  /** First names of inodes that have several. */
+  readonly #links = new Map<string, string>()
+  readonly #count = { entries: 0, contentBytes: 0, whiteouts: 0, opaque: 0, unchanged: 0, skippedSockets: 0 }
+  #lastYield = performance.now()
+  #yieldAt: number
+  #ticks = 0
+
+  constructor(rootFd: number, options: PackOptions, overlay: boolean, refuseReserved: boolean) {
+    this.#rootFd = rootFd
+    this.#options = options
+    this.#overlay = overlay
+    this.#refuseReserved = refuseReserved
+    this.#overlayPrefix = `${options.overlayXattrs ?? 'trusted'}.overlay.`
+    this.#writer = new TarWriter(options.sink, PART)
+    this.#yieldAt = this.#yieldEvery
+  }
+
+  async run(): Promise<PackResult> {
+    try {
+      this.#enterRoot()
+      for (let frame = this.#stack.at(-1); frame !== undefined; frame = this.#stack.at(-1)) {
+        const name = frame.names[frame.next++]
+        if (name === undefined) this.#leave()
+        else await this.#name(frame, name)
+        if (this.#isYieldDue()) await this.#yield()
+      }
+      const bytes = this.#writer.finish()
+      return { ...this.#count, bytes }
+    } finally {
+      for (const frame of this.#stack) closeFrame(frame)
+    }
+  }
+
+  #enterRoot(): void {
+    const fd = openDirectory(this.#rootFd, '')
+    const lowerRoot = this.#options.lower?.rootFd
+    const lowerFd = lowerRoot === undefined ? undefined : openLower(lowerRoot, '')
+    this.#push('', fd, lowerFd)
+    const stats = lstatAt(fd, '.')
+    if (stats === undefined) return
+    const attributes = this.#attributes(fd, '.')
+    const lower = lstatLower(lowerFd, '.')
+    const differs =
+      lowerFd !== undefined &&
+      lower !== undefined &&
+      !sameMetadata(stats, lower, attributes.layer, inDirectory(lowerFd, '.'))
+    if (this.#options.root === 'emit' || differs) {
+      this.#emit(this.#describe(stats, 'directory', '', attributes.layer))
+    }
+  }
+
+  async #name(frame: Frame, name: string): Promise<void> {
+    const fd = this.#fdOf(frame)
+    const path = frame.path === '' ? name : `${frame.path}/${name}`
+    const stats = lstatAt(fd, name)
+    if (stats === undefined)
+      throw tarError('TAR_FILE_CHANGED', 'it vanished while the tree was read', { name: path })
+    if (this.#overlay && isWhiteoutDevice(stats)) {
+      this.#emitWhiteout(frame, name)
+      return
+    }
+    if (stats.isSocket()) {
+      this.#count.skippedSockets++
+      return
+    }
+    const { layer, overlay } = this.#attributes(fd, name)
+    if (overlay.includes('whiteout') && stats.isFile() && stats.size === 0n) {
+      this.#emitWhiteout(frame, name)
+      return
+    }
+    this.#check(path, name, overlay)
+    if (stats.isDirectory()) this.#directory(frame, name, path, stats, layer, overlay)
+    else if (this.#needsEntry(frame, name, stats, layer)) await this.#leaf(fd, name, path, stats, layer)
+    else this.#count.unchanged++
+  }
+
+  #check(path: string, name: string, overlay: readonly string[]): void {
+    if (this.#refuseReserved && name.startsWith(WHITEOUT_PREFIX)) {
+      throw tarError('TAR_RESERVED_NAME', 'in a layer such a name means a deleted file', { name: path })
+    }
+    if (path.length > TAR_LIMITS.path) {
+      throw tarError('TAR_NAME_TOO_LONG', `a path of ${path.length} bytes cannot be unpacked again`, {
+        name: path,
+      })
+    }
+    if (this.#overlay && (overlay.includes('redirect') || overlay.includes('metacopy'))) {
+      throw tarError('TAR_OVERLAY', 'overlayfs redirected it, which a layer cannot express', { name: path })
+    }
+  }
+
+  /** Several names for one inode are news to the lower layers even when nothing else is. */
+  #needsEntry(frame: Frame, name: string, stats: BigIntStats, layer: ReadonlyMap<string, Buffer>): boolean {
+    if (!frame.hasLower || stats.nlink > 1n) return true
+    return !isUnchanged(this.#fdOf(frame), name, stats, layer, this.#lowerFdOf(frame))
+  }
+
+  #directory(
+    frame: Frame,
+    name: string,
+    path: string,
+    stats: BigIntStats,
+    layer: ReadonlyMap<string, Buffer>,
+    overlay: readonly string[],
+  ): void {
+    const fd = this.#fdOf(frame)
+    const lowerParent = this.#lowerFdOf(frame)
+    const lowerStats = lstatLower(lowerParent, name)
+    const hasLower = lowerParent !== undefined && lowerStats?.isDirectory() === true
+    // 'x' says only that whiteouts in it may be in attribute form.
+    const marked =
+      this.#overlay &&
+      overlay.includes('opaque') &&
+      getXattr(inDirectory(fd, name), `${this.#overlayPrefix}opaque`)?.toString('latin1') === 'y'
+    const opaque = marked && (hasLower || this.#options.lower === undefined)
+    const same =
+      hasLower &&
+      !opaque &&
+      lowerStats.mtimeNs === stats.mtimeNs &&
+      sameMetadata(stats, lowerStats, layer, inDirectory(lowerParent, name))
+    const entry = this.#describe(stats, 'directory', path, layer)
+    if (!same) this.#emit(entry)
+    const below = openDirectory(fd, name)
+    const lowerFd = hasLower && !marked ? openLower(lowerParent, name) : undefined
+    this.#push(path, below, lowerFd, same ? entry : undefined)
+    if (!opaque) return
+    this.#count.opaque++
+    this.#emit(marker(`${path}/${WHITEOUT_OPAQUE}`))
+  }
+
+  async #leaf(
+    fd: number,
+    name: string,
+    path: string,
+    stats: BigIntStats,
+    layer: ReadonlyMap<string, Buffer>,
+  ): Promise<void> {
+    if (stats.nlink > 1n) {
+      const inode = `${stats.dev}:${stats.ino}`
+      const first = this.#links.get(inode)
+      if (first !== undefined) {
+        this.#emit({ ...this.#describe(stats, 'hardlink', path, noXattrs), link: first, major: 0, minor: 0 })
+        return
+      }
+      this.#links.set(inode, path)
+    }
+    if (stats.isFile()) {
+      await this.#file(fd, name, path, stats, layer)
+    } else if (stats.isSymbolicLink()) {
+      const link = readlinkat(fd, pathOf(name)).toString('latin1')
+      this.#emit({ ...this.#describe(stats, 'symlink', path, layer), link })
+    } else {
+      const type = stats.isFIFO() ? 'fifo' : stats.isCharacterDevice() ? 'char' : 'block'
+      this.#emit(this.#describe(stats, type, path, layer))
+    }
+  }
+
+  async #file(
+    dirFd: number,
+    name: string,
+    path: string,
+    stats: BigIntStats,
+    layer: ReadonlyMap<string, Buffer>,
+  ): Promise<void> {
+    const fd = openSync(inDirectory(dirFd, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+    try {
+      const now = fstatSync(fd)
+      if (!now.isFile()) throw tarError('TAR_FILE_CHANGED', 'it is no longer a file', { name: path })
+      const { size } = now
+      this.#emit({ ...this.#describe(stats, 'file', path, layer), size })
+      this.#count.contentBytes += size
+      if (now.blocks * 512 < size) await this.#sparseContents(fd, size)
+      else await this.#contents(fd, 0, size)
+    } finally {
+      closeSync(fd)
+    }
+  }
+
+  async #contents(fd: number, from: number, to: number): Promise<void> {
+    for (let at = from; at < to;) {
+      const length = Math.min(PART, to - at)
+      this.#writer.dataFrom(fd, at, length)
+      at += length
+      if (at < to && this.#isYieldDue()) await this.#yield()
+    }
+  }
+
+  async #sparseContents(fd: number, size: number): Promise<void> {
+    for (let at = 0; at < size;) {
+      const data = Math.min(dataAfter(fd, at) ?? size, size)
+      for (let rest = data - at; rest > 0;) {
+        const length = Math.min(PART, rest)
+        this.#writer.zeros(length)
+        rest -= length
+        if (this.#isYieldDue()) await this.#yield()
+      }
+      const hole = data === size ? size : Math.min(nextHole(fd, data) ?? size, size)
+      await this.#contents(fd, data, hole)
+      at = hole
+    }
+  }
+
+  #emitWhiteout(frame: Frame, name: string): void {
+    this.#count.whiteouts++
+    this.#emit(marker(`${frame.path === '' ? '' : `${frame.path}/`}${WHITEOUT_PREFIX}${name}`))
+  }
+
+  #emit(entry: TarOutputEntry): void {
+    for (const frame of this.#stack) {
+      if (frame.pending === undefined) continue
+      this.#count.entries++
+      this.#writer.entry(frame.pending)
+      frame.pending = undefined
+    }
+    this.#count.entries++
+    this.#writer.entry(entry)
+  }
+
+  #describe(
+    stats: BigIntStats,
+    type: TarEntryType,
+    path: string,
+    xattrs: ReadonlyMap<string, Buffer>,
+  ): TarOutputEntry {
+    const clamp = this.#options.clampMtimeNs
+    const isDevice = type === 'char' || type === 'block'
+    return {
+      type,
+      path,
+      mode: Number(stats.mode & 0o7777n),
+      uid: Number(stats.uid),
+      gid: Number(stats.gid),
+      size: 0,
+      mtimeNs: clamp !== undefined && stats.mtimeNs > clamp ? clamp : stats.mtimeNs,
+      major: isDevice ? Number(((stats.rdev >> 8n) & 0xfffn) | ((stats.rdev >> 32n) & 0xfffff000n)) : 0,
+      minor: isDevice ? Number((stats.rdev & 0xffn) | ((stats.rdev >> 12n) & 0xffffff00n)) : 0,
+      xattrs,
+    }
+  }
+
+  #attributes(fd: number, name: string) {
+    return readAttributes(inDirectory(fd, name), this.#overlay ? this.#overlayPrefix : 'trusted.overlay.')
+  }
+
+  #push(path: string, fd: number, lowerFd: number | undefined, pending?: TarOutputEntry): void {
+    const names = listDirectory(fd)
+    this.#stack.push({ path, fd, lowerFd, hasLower: lowerFd !== undefined, names, next: 0, pending })
+    const far = this.#stack.at(-1 - OPEN_DIRECTORIES)
+    if (far !== undefined) closeFrame(far)
+  }
+
+  #leave(): void {
+    const frame = this.#stack.pop()
+    if (frame !== undefined) closeFrame(frame)
+  }
+
+  #fdOf(frame: Frame): number {
+    return (frame.fd ??= openDirectory(this.#rootFd, frame.path))
+  }
+
+  #lowerFdOf(frame: Frame): number | undefined {
+    const { lower } = this.#options
+    if (!frame.hasLower || lower === undefined) return undefined
+    return (frame.lowerFd ??= openLower(lower.rootFd, frame.path))
+  }
+
+  get #yieldEvery(): number {
+    return this.#options.yieldEvery ?? 8 * 1024 * 1024
+  }
+
+  #isYieldDue(): boolean {
+    if (this.#writer.bytes >= this.#yieldAt) return true
+    return (++this.#ticks & 31) === 0 && performance.now() - this.#lastYield > 20
+  }
+
+  async #yield(): Promise<void> {
+    await new Promise(setImmediate)
+    this.#options.signal?.throwIfAborted()
+    this.#lastYield = performance.now()
+    this.#yieldAt = this.#writer.bytes + this.#yieldEvery
+  }
+}
+
+function closeFrame(frame: Frame): void {
+  if (frame.fd !== undefined) closeSync(frame.fd)
+  if (frame.lowerFd !== undefined) closeSync(frame.lowerFd)
+  frame.fd = undefined
+  frame.lowerFd = undefined
+}
+
+/** Whiteouts and opaque marks: empty files of nobody's and no time, so that equal deletions are equal bytes. */
+function marker(path: string): TarOutputEntry {
+  return {
+    type: 'file',
+    path,
+    mode: 0,
+    uid: 0,
+    gid: 0,
+    size: 0,
+    mtimeNs: 0n,
+    major: 0,
+    minor: 0,
+    xattrs: noXattrs,
+  }
+}
+
+/** Where file systems do not know SEEK_DATA, all is data. */
+function dataAfter(fd: number, at: number): number | undefined {
+  try {
+    return nextData(fd, at)
+  } catch (error) {
+    if (isErrno(error, 'EINVAL')) return at
+    throw error
+  }
+}

@@ -1,0 +1,480 @@
+/**
+ * A layer's tar into an empty directory, in overlayfs form. The archive is hostile: nothing it says reaches outside the directory, whatever its
+ * symlinks, hard links and `..` are; what cannot be represented is refused by name. On an error the caller removes the directory.
+ *
+ * Whiteouts, as the OCI image-spec has it (layer.md), apply to lower layers only: where one layer holds a whiteout and an entry of one
+ * name, in whatever order, the entry stays and what the lower layers have under that name is hidden (a directory becomes opaque). containerd
+ * with overlayfs does the same when the whiteout comes first, and fails when it comes second.
+ */
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  ftruncateSync,
+  lchownSync,
+  linkSync,
+  openSync,
+} from 'node:fs'
+import { chmodSync, writeSync } from 'node:fs'
+import {
+  isErrno,
+  makedev,
+  mkdirat,
+  mknodat,
+  setTimes,
+  setXattr,
+  symlinkat,
+  unlinkat,
+} from '../../linux/index.ts'
+import { TbuildError } from '../../errors.ts'
+import {
+  quoteName,
+  tarError,
+  WHITEOUT_META_PREFIX,
+  WHITEOUT_OPAQUE,
+  WHITEOUT_PREFIX,
+  type TarEntry,
+} from './entry.ts'
+import { inDirectory, pathOf } from './names.ts'
+import { Parents, type Directory } from './parents.ts'
+import type { TarHandler } from './reader.ts'
+import { isWhiteoutDevice, lstatAt, openDirectory, removeTree } from './tree.ts'
+
+export interface UnpackOptions {
+  /**
+   * `'overlay'` (default): a layer; `.wh.` names become whiteouts, and other reserved names are refused. `'none'`: any archive, as ADD and
+   * import take it; `.wh.` names are ordinary ones, as in Docker.
+   */
+  readonly whiteouts?: 'overlay' | 'none'
+  /** Namespace of overlayfs's own attributes: `'user'` for mounts with `userxattr`. Default `'trusted'`. */
+  readonly overlayXattrs?: 'trusted' | 'user'
+  /** Everything gets this owner, instead of the archive's. */
+  readonly owner?: { readonly uid: number; readonly gid: number }
+}
+
+export interface UnpackResult {
+  /** Entries of the archive that were applied, whiteouts included. */
+  readonly entries: number
+  readonly whiteouts: number
+  /** Of file contents, holes included. */
+  readonly bytes: number
+  /** The layer hides all below it. overlayfs heeds no opaque mark on a layer's root: the caller must drop the lower layers. */
+  readonly opaqueRoot: boolean
+  /** Attributes that this kernel or file system does not take (user.* of a symlink, security.* of a module not loaded). */
+  readonly skippedXattrs: number
+  /** Names that AUFS used to keep at a layer's root (`.wh..wh.plnk` and so on), which Docker skips too. */
+  readonly skippedEntries: number
+}
+
+export interface Unpacker {
+  /** To be given to a `TarReader`. */
+  readonly handler: TarHandler
+  /** Sets the directories' modes and times. The directory is complete after it, but not yet durable. */
+  finish(): UnpackResult
+  /** Releases descriptors; after an error. Harmless after `finish`. */
+  close(): void
+}
+
+/**
+ * `dirFd` is open on the directory (O_PATH or read-only) and stays the caller's.
+ * Errors: `TAR_PATH` (`..`, an entry below a file, a file as the root), `TAR_LINK` (a hard link whose target is not in this archive, or is
+ * a directory), `TAR_DEVICE` (0/0, which would be a whiteout), `TAR_XATTR` (`trusted.*`, `user.overlay.*`, malformed
+ * capabilities), `TAR_RESERVED_NAME`, `TAR_WHITEOUT`, or the errno's name with the entry's in the message.
+ */
+export function createUnpacker(dirFd: number, options: UnpackOptions = {}): Unpacker {
+  const unpacker = new DirectoryUnpacker(dirFd, options)
+  return {
+    handler: {
+      entry: (entry) => unpacker.entry(entry),
+      data: (chunk, offset) => unpacker.data(chunk, offset),
+      end: () => unpacker.end(),
+    },
+    finish: () => unpacker.finish(),
+    close: () => unpacker.close(),
+  }
+}
+
+const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, S_IFCHR, S_IFBLK, S_IFIFO } = constants
+const HOLE = 4096
+const zeros = Buffer.alloc(HOLE)
+
+interface DirectoryMetadata {
+  mode: number
+  mtimeNs: bigint
+}
+
+interface OpenFile {
+  readonly fd: number
+  readonly parent: Directory
+  readonly name: string
+  readonly entry: TarEntry
+  /** End of what was written. */
+  end: number
+}
+
+class DirectoryUnpacker {
+  readonly #rootFd: number
+  readonly #options: UnpackOptions
+  readonly #opaqueXattr: string
+  readonly #parents: Parents
+  /** Modes and times are set when all is inside: deepest first. */
+  readonly #directories = new Map<string, DirectoryMetadata>()
+  #file: OpenFile | undefined
+  #name = ''
+  #entries = 0
+  #whiteouts = 0
+  #bytes = 0
+  #opaqueRoot = false
+  #skippedXattrs = 0
+  #skippedEntries = 0
+
+  constructor(dirFd: number, options: UnpackOptions) {
+    this.#rootFd = dirFd
+    this.#options = options
+    this.#opaqueXattr = `${options.overlayXattrs ?? 'trusted'}.overlay.opaque`
+    this.#parents = new Parents(
+      dirFd,
+      (directory, replaced) => this.#implicitDirectory(directory, replaced),
+      (parent, name) => unlinkat(parent.fd, pathOf(name)),
+    )
+  }
+
+  entry(entry: TarEntry): void {
+    this.#name = entry.path.toString('latin1')
+    this.#guarded(() => this.#entry(entry, this.#name))
+  }
+
+  data(chunk: Buffer, offset: number): void {
+    const file = this.#file
+    if (file === undefined) return
+    this.#guarded(() => writeData(file, chunk, offset))
+  }
+
+  end(): void {
+    const file = this.#file
+    if (file === undefined) return
+    this.#file = undefined
+    this.#guarded(() => this.#endFile(file))
+  }
+
+  finish(): UnpackResult {
+    this.#parents.forget()
+    const deepestFirst = [...this.#directories].toSorted(([a], [b]) => b.length - a.length)
+    for (const [path, { mode, mtimeNs }] of deepestFirst) {
+      this.#name = path
+      this.#guarded(() => {
+        const fd = openDirectory(this.#rootFd, path)
+        try {
+          fchmodSync(fd, mode)
+          setTimes(fd, '.', { mtime: mtimeNs })
+        } finally {
+          closeSync(fd)
+        }
+      })
+    }
+    this.close()
+    return {
+      entries: this.#entries,
+      whiteouts: this.#whiteouts,
+      bytes: this.#bytes,
+      opaqueRoot: this.#opaqueRoot,
+      skippedXattrs: this.#skippedXattrs,
+      skippedEntries: this.#skippedEntries,
+    }
+  }
+
+  close(): void {
+    this.#parents.forget()
+    if (this.#file !== undefined) closeSync(this.#file.fd)
+    this.#file = undefined
+  }
+
+  #entry(entry: TarEntry, path: string): void {
+    if (path === '') {
+      if (entry.type !== 'directory') throw this.#error('TAR_PATH', 'the root is not a directory')
+      this.#entries++
+      this.#makeDirectory(entry, '')
+      return
+    }
+    refuseDotDot(path, path)
+    for (const xattr of entry.xattrs.keys()) this.#checkXattr(xattr)
+    const slash = path.lastIndexOf('/')
+    const name = path.slice(slash + 1)
+    const parentPath = slash < 0 ? '' : path.slice(0, slash)
+    if (this.#options.whiteouts !== 'none' && this.#isReserved(path, parentPath, name)) return
+    if (entry.type === 'char' && entry.major === 0 && entry.minor === 0) {
+      throw this.#error('TAR_DEVICE', 'a 0/0 character device, which overlayfs takes for a deleted name')
+    }
+    this.#entries++
+    if (entry.type === 'directory') this.#makeDirectory(entry, path)
+    else this.#make(entry, this.#parent(parentPath), name)
+  }
+
+  /** Whiteouts are applied here; true when the entry is dealt with. */
+  #isReserved(path: string, parentPath: string, name: string): boolean {
+    if (!path.includes(WHITEOUT_PREFIX)) return false
+    if (path.startsWith(WHITEOUT_META_PREFIX) && path !== WHITEOUT_OPAQUE) {
+      this.#skippedEntries++
+      return true
+    }
+    if (parentPath.startsWith(WHITEOUT_PREFIX) || parentPath.includes(`/${WHITEOUT_PREFIX}`)) {
+      throw this.#error('TAR_RESERVED_NAME', 'it lies below a name that is reserved for deleted files')
+    }
+    if (!name.startsWith(WHITEOUT_PREFIX)) return false
+    this.#entries++
+    if (name === WHITEOUT_OPAQUE) this.#setOpaque(this.#parent(parentPath))
+    else this.#whiteout(this.#parent(parentPath), name)
+    return true
+  }
+
+  #whiteout(parent: Directory, entryName: string): void {
+    if (entryName.startsWith(WHITEOUT_META_PREFIX)) {
+      throw this.#error('TAR_RESERVED_NAME', 'a reserved name of unknown meaning')
+    }
+    const name = entryName.slice(WHITEOUT_PREFIX.length)
+    if (name === '' || name === '.' || name === '..') {
+      throw this.#error('TAR_WHITEOUT', 'it deletes no name')
+    }
+    this.#whiteouts++
+    try {
+      mknodat(parent.fd, pathOf(name), S_IFCHR | 0o600, 0n)
+    } catch (error) {
+      if (!isErrno(error, 'EEXIST')) throw error
+      if (lstatAt(parent.fd, name)?.isDirectory() !== true) return
+      const directory = this.#parent(join(parent.path, name))
+      this.#setOpaque(directory)
+    }
+  }
+
+  #setOpaque(directory: Directory): void {
+    if (directory.path === '') this.#opaqueRoot = true
+    setXattr(`/proc/self/fd/${directory.fd}/.`, this.#opaqueXattr, Buffer.from('y'))
+  }
+
+  #implicitDirectory(directory: Directory, replaced: boolean): void {
+    fchownSync(directory.fd, this.#options.owner?.uid ?? 0, this.#options.owner?.gid ?? 0)
+    this.#directories.set(directory.path, { mode: 0o755, mtimeNs: 0n })
+    if (replaced) this.#setOpaque(directory)
+  }
+
+  #makeDirectory(entry: TarEntry, path: string): void {
+    const directory = path === '' ? this.#parent('') : this.#enter(path)
+    const { uid, gid } = this.#options.owner ?? entry
+    fchownSync(directory.fd, uid, gid)
+    this.#setXattrs(entry, `/proc/self/fd/${directory.fd}/.`)
+    this.#directories.set(directory.path, { mode: entry.mode, mtimeNs: entry.mtimeNs })
+  }
+
+  /** The real directory at `path`; one that replaces something else of this archive hides what the lower layers have there. */
+  #enter(path: string): Directory {
+    const slash = path.lastIndexOf('/')
+    const parent = this.#parent(slash < 0 ? '' : path.slice(0, slash))
+    const name = path.slice(slash + 1)
+    let replaced = false
+    try {
+      mkdirat(parent.fd, pathOf(name), 0o700)
+    } catch (error) {
+      if (!isErrno(error, 'EEXIST')) throw error
+      if (lstatAt(parent.fd, name)?.isDirectory() !== true) {
+        this.#remove(parent, name)
+        mkdirat(this.#parent(parent.path).fd, pathOf(name), 0o700)
+        replaced = true
+      }
+    }
+    const directory = this.#parent(join(parent.path, name))
+    if (replaced && this.#options.whiteouts !== 'none') this.#setOpaque(directory)
+    return directory
+  }
+
+  #make(entry: TarEntry, parent: Directory, name: string): void {
+    if (entry.type === 'hardlink') {
+      this.#link(entry, parent, name)
+      return
+    }
+    let place = parent
+    try {
+      this.#create(entry, place, name)
+    } catch (error) {
+      if (!isErrno(error, 'EEXIST')) throw error
+      this.#remove(parent, name)
+      place = this.#parent(parent.path)
+      this.#create(entry, place, name)
+    }
+    if (entry.type === 'file') return
+    const { uid, gid } = this.#options.owner ?? entry
+    const path = inDirectory(place.fd, name)
+    lchownSync(path, uid, gid)
+    this.#setXattrs(entry, path)
+    if (entry.type !== 'symlink') chmodSync(path, entry.mode)
+    setTimes(place.fd, pathOf(name), { mtime: entry.mtimeNs })
+  }
+
+  #create(entry: TarEntry, parent: Directory, name: string): void {
+    switch (entry.type) {
+      case 'file': {
+        const flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW
+        const fd = openSync(inDirectory(parent.fd, name), flags, 0o600)
+        this.#file = { fd, parent, name, entry, end: 0 }
+        break
+      }
+      case 'symlink':
+        symlinkat(pathOf(entry.link?.toString('latin1') ?? ''), parent.fd, pathOf(name))
+        break
+      case 'char':
+        mknodat(parent.fd, pathOf(name), S_IFCHR | 0o600, makedev(entry.major, entry.minor))
+        break
+      case 'block':
+        mknodat(parent.fd, pathOf(name), S_IFBLK | 0o600, makedev(entry.major, entry.minor))
+        break
+      case 'fifo':
+        mknodat(parent.fd, pathOf(name), S_IFIFO | 0o600)
+        break
+      case 'directory':
+      case 'hardlink':
+        break
+    }
+  }
+
+  #endFile(file: OpenFile): void {
+    const { fd, parent, name, entry } = file
+    try {
+      if (file.end < entry.size) ftruncateSync(fd, entry.size)
+      const { uid, gid } = this.#options.owner ?? entry
+      // Owner before attributes and mode: chown(2) clears security.capability, setuid and setgid.
+      fchownSync(fd, uid, gid)
+      if (entry.xattrs.size > 0) this.#setXattrs(entry, inDirectory(parent.fd, name))
+      fchmodSync(fd, entry.mode)
+      setTimes(parent.fd, pathOf(name), { mtime: entry.mtimeNs })
+    } finally {
+      closeSync(fd)
+    }
+    this.#bytes += entry.size
+  }
+
+  /** The target keeps its owner, mode and time: what the header of a further name says is the same, or a lie. */
+  #link(entry: TarEntry, parent: Directory, name: string): void {
+    const target = entry.link?.toString('latin1') ?? ''
+    refuseDotDot(target, this.#name)
+    const slash = target.lastIndexOf('/')
+    const targetName = target.slice(slash + 1)
+    const real = this.#parents.find(slash < 0 ? '' : target.slice(0, slash), { create: false })
+    const stats = real === undefined || targetName === '' ? undefined : lstatAt(real.fd, targetName)
+    if (real === undefined || stats === undefined || isWhiteoutDevice(stats)) {
+      throw this.#error('TAR_LINK', `the hard link's target ${quoteName(target)} is not in this archive`)
+    }
+    if (stats.isDirectory()) {
+      throw this.#error('TAR_LINK', `the hard link's target ${quoteName(target)} is a directory`)
+    }
+    if (real.path === parent.path && targetName === name) return
+    const from = real.path
+    const to = parent.path
+    try {
+      this.#linkNames(from, targetName, to, name)
+    } catch (error) {
+      if (!isErrno(error, 'EEXIST')) throw error
+      this.#remove(this.#parent(to), name)
+      this.#linkNames(from, targetName, to, name)
+    }
+  }
+
+  #linkNames(from: string, targetName: string, to: string, name: string): void {
+    // A descriptor of its own: looking up the other directory may close a cached one.
+    const source = openDirectory(this.#rootFd, from)
+    try {
+      linkSync(inDirectory(source, targetName), inDirectory(this.#parent(to).fd, name))
+    } finally {
+      closeSync(source)
+    }
+  }
+
+  /** What an entry of this archive left at that name goes, whatever it is. */
+  #remove(parent: Directory, name: string): void {
+    const stats = lstatAt(parent.fd, name)
+    const path = join(parent.path, name)
+    removeTree(this.#rootFd, parent.fd, path)
+    if (stats?.isDirectory() === true) {
+      for (const key of this.#directories.keys()) {
+        if (key === path || key.startsWith(`${path}/`)) this.#directories.delete(key)
+      }
+    }
+    if (stats?.isDirectory() === true || stats?.isSymbolicLink() === true) this.#parents.forget()
+  }
+
+  #parent(path: string): Directory {
+    const directory = this.#parents.find(path, { create: true })
+    if (directory === undefined) throw this.#error('TAR_PATH', 'its directory cannot be made')
+    return directory
+  }
+
+  #checkXattr(name: string): void {
+    if (name.startsWith('trusted.') || name.startsWith('user.overlay.')) {
+      throw this.#error('TAR_XATTR', `attribute ${JSON.stringify(name)} is not accepted from outside`)
+    }
+    if (name.includes('\0') || name === '') throw this.#error('TAR_XATTR', 'an attribute without a name')
+  }
+
+  #setXattrs(entry: TarEntry, path: string | Buffer): void {
+    for (const [name, value] of entry.xattrs) {
+      this.#checkXattr(name)
+      try {
+        setXattr(path, name, value)
+      } catch (error) {
+        if (name === 'security.capability' && isErrno(error, 'EINVAL')) {
+          throw this.#error('TAR_XATTR', 'malformed file capabilities')
+        }
+        if (!isErrno(error, 'EOPNOTSUPP', 'EPERM', 'EINVAL')) throw error
+        this.#skippedXattrs++
+      }
+    }
+  }
+
+  /** Errors of the kernel get the entry's name. */
+  #guarded(work: () => void): void {
+    try {
+      work()
+    } catch (error) {
+      if (error instanceof TbuildError && error.code.startsWith('TAR_')) throw error
+      if (!(error instanceof Error) || !('code' in error)) throw error
+      throw new TbuildError(String(error.code), `archive entry ${quoteName(this.#name)}: ${error.message}`, {
+        cause: error,
+      })
+    }
+  }
+
+  #error(code: string, message: string) {
+    return tarError(code, message, { name: this.#name })
+  }
+}
+
+/** Blocks of zeros are left out: they become holes. */
+function writeData(file: OpenFile, chunk: Buffer, offset: number): void {
+  let from = 0
+  let at = 0
+  while (at < chunk.length) {
+    const length = Math.min(HOLE - ((offset + at) % HOLE), chunk.length - at)
+    if (length === HOLE && chunk[at] === 0 && zeros.compare(chunk, at, at + HOLE) === 0) {
+      if (from < at) writeAll(file.fd, chunk, from, at, offset)
+      from = at + length
+    }
+    at += length
+  }
+  if (from < at) {
+    writeAll(file.fd, chunk, from, at, offset)
+    file.end = offset + at
+  }
+}
+
+function writeAll(fd: number, chunk: Buffer, from: number, to: number, offset: number): void {
+  for (let at = from; at < to;) at += writeSync(fd, chunk, at, to - at, offset + at)
+}
+
+function refuseDotDot(path: string, name: string): void {
+  if (path.includes('..') && path.split('/').includes('..')) {
+    throw tarError('TAR_PATH', `${quoteName(path)} leads upwards`, { name })
+  }
+}
+
+function join(parent: string, name: string): string {
+  return parent === '' ? name : `${parent}/${name}`
+}

@@ -1,0 +1,296 @@
+/**
+ * The tar writer. One canonical form, so that equal trees give equal bytes, on every machine and in every run:
+ * - ustar headers; names without leading `./`, directories with a trailing `/`, the root as `./`;
+ * - mode: only 07777; uname and gname empty; device numbers 0 for what is no device;
+ * - a PAX header (type x, named "PaxHeaders", mode 0644, owner 0, mtime 0) only where the header cannot say it: `path` and `linkpath` when
+ *   longer than 100 bytes or not ASCII (the name field then holds the first 100 bytes; the ustar prefix is never used), `uid` and `gid`
+ *   over 2097151, `size` from 8 GiB on, `mtime` with a fraction, before 1970 or after 2242, `SCHILY.xattr.*`;
+ * - records sorted by key; numbers that a record overrides are 0 in the header; names in a record are their raw bytes, and where these are not
+ *   UTF-8, `hdrcharset=BINARY` says so;
+ * - files whole, never in a sparse form; two blocks of zeros at the end.
+ */
+import { readSync } from 'node:fs'
+import { isUtf8 } from 'node:buffer'
+import { BLOCK, tarError, type TarEntry, type TarEntryType } from './entry.ts'
+import { cleanPath, isAscii } from './names.ts'
+import { formatPaxTime } from './number.ts'
+import { formatPaxRecord, paxXattrKey } from './pax.ts'
+
+/** What the writer needs of a `TarEntry`; names may be byte strings (one character a byte), which saves a copy. */
+export interface TarOutputEntry {
+  readonly type: TarEntryType
+  readonly path: Buffer | string
+  readonly link?: Buffer | string
+  readonly mode: number
+  readonly uid: number
+  readonly gid: number
+  readonly size: number
+  readonly mtimeNs: bigint
+  readonly major: number
+  readonly minor: number
+  readonly xattrs: ReadonlyMap<string, Buffer>
+}
+
+const flags: Readonly<Record<TarEntryType, number>> = {
+  file: 48,
+  hardlink: 49,
+  symlink: 50,
+  char: 51,
+  block: 52,
+  directory: 53,
+  fifo: 54,
+}
+
+const MAX_OCTAL_7 = 0o7777777
+const MAX_OCTAL_11 = 0o77777777777
+
+/** The end marker. */
+export const END: Buffer = Buffer.alloc(2 * BLOCK)
+
+/** The zeros after contents of `size` bytes. */
+export function padding(size: number): Buffer {
+  return END.subarray(0, (BLOCK - (size % BLOCK)) % BLOCK)
+}
+
+/** The header blocks of an entry: one, or three and more with a PAX header. */
+export function encodeHeader(entry: TarEntry | TarOutputEntry): Buffer {
+  const path = nameOf(entry)
+  const link = entry.link === undefined ? '' : byteString(entry.link)
+  const records = paxRecords(entry, path, link)
+  const paxLength = records.length
+  const paxBlocks = paxLength === 0 ? 0 : BLOCK + Math.ceil(paxLength / BLOCK) * BLOCK
+  const out = Buffer.alloc(paxBlocks + BLOCK)
+  if (paxLength > 0) {
+    putHeader(out, 0, { flag: 120, mode: 0o644, size: paxLength, path: 'PaxHeaders' })
+    out.write(records, BLOCK, 'latin1')
+  }
+  putEntry(out, paxBlocks, entry, path, link)
+  return out
+}
+
+/**
+ * Writes an archive into `sink` in chunks of about `bufferSize` bytes, each valid only during the call. Contents go from a descriptor
+ * straight into the buffer. `TAR_FILE_CHANGED` when they are fewer or more bytes than the entry's size.
+ */
+export class TarWriter {
+  readonly #sink: (chunk: Buffer) => void
+  readonly #buffer: Buffer
+  #filled = 0
+  #flushed = 0
+  #remaining = 0
+  #padding = 0
+  #name = ''
+
+  constructor(sink: (chunk: Buffer) => void, bufferSize: number = 1024 * 1024) {
+    this.#sink = sink
+    this.#buffer = Buffer.allocUnsafeSlow(bufferSize)
+  }
+
+  /** Bytes written so far. */
+  get bytes(): number {
+    return this.#flushed + this.#filled
+  }
+
+  /** Begin an entry; a file's contents must follow, `size` bytes in all. */
+  entry(entry: TarEntry | TarOutputEntry): void {
+    this.#endEntry()
+    const path = nameOf(entry)
+    const link = entry.link === undefined ? '' : byteString(entry.link)
+    if (this.#buffer.length - this.#filled < BLOCK) this.flush()
+    if (needsPax(entry, path, link)) {
+      this.#put(encodeHeader(entry))
+    } else {
+      this.#buffer.fill(0, this.#filled, this.#filled + BLOCK)
+      putEntry(this.#buffer, this.#filled, entry, path, link)
+      this.#filled += BLOCK
+    }
+    this.#remaining = entry.type === 'file' ? entry.size : 0
+    this.#padding = (BLOCK - (this.#remaining % BLOCK)) % BLOCK
+    this.#name = path
+  }
+
+  data(chunk: Uint8Array): void {
+    this.#take(chunk.length)
+    this.#put(chunk)
+  }
+
+  zeros(length: number): void {
+    this.#take(length)
+    this.#zeros(length)
+  }
+
+  /** The next `length` bytes of the contents, from `position` of the descriptor. */
+  dataFrom(fd: number, position: number, length: number): void {
+    this.#take(length)
+    let rest = length
+    let from = position
+    while (rest > 0) {
+      if (this.#filled === this.#buffer.length) this.flush()
+      const room = Math.min(rest, this.#buffer.length - this.#filled)
+      const read = readSync(fd, this.#buffer, this.#filled, room, from)
+      if (read === 0) throw this.#changed('it is shorter than it was when it was opened')
+      this.#filled += read
+      from += read
+      rest -= read
+    }
+  }
+
+  /** The end marker; everything reaches the sink. Returns the archive's length. */
+  finish(): number {
+    this.#endEntry()
+    this.#put(END)
+    this.flush()
+    return this.#flushed
+  }
+
+  flush(): void {
+    if (this.#filled === 0) return
+    this.#sink(this.#buffer.subarray(0, this.#filled))
+    this.#flushed += this.#filled
+    this.#filled = 0
+  }
+
+  #endEntry(): void {
+    if (this.#remaining !== 0) throw this.#changed(`${this.#remaining} bytes of its contents are missing`)
+    if (this.#padding > 0) this.#zeros(this.#padding)
+    this.#padding = 0
+  }
+
+  #take(length: number): void {
+    if (length > this.#remaining) throw this.#changed('its contents are longer than its size')
+    this.#remaining -= length
+  }
+
+  #put(chunk: Uint8Array): void {
+    for (let at = 0; at < chunk.length;) {
+      if (this.#filled === this.#buffer.length) this.flush()
+      const length = Math.min(chunk.length - at, this.#buffer.length - this.#filled)
+      this.#buffer.set(
+        at === 0 && length === chunk.length ? chunk : chunk.subarray(at, at + length),
+        this.#filled,
+      )
+      this.#filled += length
+      at += length
+    }
+  }
+
+  #zeros(length: number): void {
+    for (let rest = length; rest > 0;) {
+      if (this.#filled === this.#buffer.length) this.flush()
+      const part = Math.min(rest, this.#buffer.length - this.#filled)
+      this.#buffer.fill(0, this.#filled, this.#filled + part)
+      this.#filled += part
+      rest -= part
+    }
+  }
+
+  #changed(message: string) {
+    return tarError('TAR_FILE_CHANGED', message, { name: this.#name })
+  }
+}
+
+function byteString(name: Buffer | string): string {
+  return typeof name === 'string' ? name : name.toString('latin1')
+}
+
+function nameOf(entry: TarOutputEntry): string {
+  const path = cleanPath(byteString(entry.path))
+  if (entry.type !== 'directory') return path
+  return path === '' ? './' : `${path}/`
+}
+
+function fitsName(name: string): boolean {
+  return name.length <= 100 && isAscii(name)
+}
+
+function fitsTime(ns: bigint): boolean {
+  return ns >= 0n && ns <= BigInt(MAX_OCTAL_11) * 1_000_000_000n && ns % 1_000_000_000n === 0n
+}
+
+function needsPax(entry: TarOutputEntry, path: string, link: string): boolean {
+  return (
+    entry.xattrs.size > 0 ||
+    !fitsName(path) ||
+    !fitsName(link) ||
+    entry.uid > MAX_OCTAL_7 ||
+    entry.gid > MAX_OCTAL_7 ||
+    entry.size > MAX_OCTAL_11 ||
+    !fitsTime(entry.mtimeNs)
+  )
+}
+
+/** As a byte string; empty when the header says it all. */
+function paxRecords(entry: TarOutputEntry, path: string, link: string): string {
+  if (!needsPax(entry, path, link)) return ''
+  const records: [string, string][] = []
+  if (!fitsName(path)) records.push(['path', path])
+  if (!fitsName(link)) records.push(['linkpath', link])
+  if (records.some(([, name]) => !isUtf8(Buffer.from(name, 'latin1')))) records.push(['hdrcharset', 'BINARY'])
+  if (entry.uid > MAX_OCTAL_7) records.push(['uid', String(entry.uid)])
+  if (entry.gid > MAX_OCTAL_7) records.push(['gid', String(entry.gid)])
+  if (entry.type === 'file' && entry.size > MAX_OCTAL_11) records.push(['size', String(entry.size)])
+  if (!fitsTime(entry.mtimeNs)) records.push(['mtime', formatPaxTime(entry.mtimeNs)])
+  for (const [name, value] of entry.xattrs) {
+    records.push([Buffer.from(paxXattrKey(name)).toString('latin1'), value.toString('latin1')])
+  }
+  return records
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .map(([key, value]) => formatPaxRecord(key, value))
+    .join('')
+}
+
+function putEntry(out: Buffer, at: number, entry: TarOutputEntry, path: string, link: string): void {
+  putHeader(out, at, {
+    flag: flags[entry.type],
+    path,
+    link,
+    mode: entry.mode & 0o7777,
+    uid: entry.uid > MAX_OCTAL_7 ? 0 : entry.uid,
+    gid: entry.gid > MAX_OCTAL_7 ? 0 : entry.gid,
+    size: entry.type !== 'file' || entry.size > MAX_OCTAL_11 ? 0 : entry.size,
+    mtime: fitsTime(entry.mtimeNs) ? Number(entry.mtimeNs / 1_000_000_000n) : 0,
+    major: entry.major,
+    minor: entry.minor,
+  })
+}
+
+interface HeaderFields {
+  readonly flag: number
+  readonly path: string
+  readonly link?: string
+  readonly mode: number
+  readonly uid?: number
+  readonly gid?: number
+  readonly size: number
+  readonly mtime?: number
+  readonly major?: number
+  readonly minor?: number
+}
+
+/** One block, which must be all zeros before. */
+function putHeader(out: Buffer, at: number, fields: HeaderFields): void {
+  out.write(fields.path, at, 100, 'latin1')
+  putOctal(out, at + 100, 7, fields.mode)
+  putOctal(out, at + 108, 7, fields.uid ?? 0)
+  putOctal(out, at + 116, 7, fields.gid ?? 0)
+  putOctal(out, at + 124, 11, fields.size)
+  putOctal(out, at + 136, 11, fields.mtime ?? 0)
+  out[at + 156] = fields.flag
+  if (fields.link !== undefined && fields.link !== '') out.write(fields.link, at + 157, 100, 'latin1')
+  out.write('ustar\x0000', at + 257, 8, 'latin1')
+  putOctal(out, at + 329, 7, fields.major ?? 0)
+  putOctal(out, at + 337, 7, fields.minor ?? 0)
+  let sum = 8 * 32
+  for (let i = at; i < at + BLOCK; i++) sum += out[i] ?? 0
+  putOctal(out, at + 148, 6, sum)
+  out[at + 155] = 32
+}
+
+/** `digits` octal digits; the NUL after them is there already. */
+function putOctal(out: Buffer, at: number, digits: number, value: number): void {
+  let rest = value
+  for (let i = at + digits - 1; i >= at; i--) {
+    out[i] = 48 + (rest % 8)
+    rest = Math.floor(rest / 8)
+  }
+}
