@@ -17,3 +17,22 @@ export {
   type Manifest,
   type Platform,
 } from './oci.ts'
+export type {
+  BlobStore,
+  Component,
+  Image,
+  ImageStore,
+  IngestOptions,
+  Layer,
+  LayerStore,
+  LayerWriter,
+  PruneReport,
+  Root,
+  StepCache,
+  StepKey,
+  StepResult,
+  Store,
+  StoredLayer,
+  WritableRoot,
+} from './store/types.ts'
+export { readTar, TarReader, createUnpacker, type TarEntry, type TarEntryType, type TarHandler, type TarOutputEntry } from './tar/index.ts'

@@ -1,0 +1,56 @@
+/** The folder's face: what a build is asked, what it tells while it runs, and what it gives. */
+import type { BlobDigest } from '../cas/index.ts'
+
+export interface BuildRequest {
+  /** Directory of the build context. */
+  readonly context: string
+  /** Path of the Dockerfile; it need not lie in the context. */
+  readonly dockerfile: string
+  /** Full references (`formatReference`) that the image gets. */
+  readonly tags: readonly string[]
+  /** `--build-arg`: a value, or `undefined` to take this process's environment variable of that name, if there is one. */
+  readonly buildArgs: ReadonlyMap<string, string | undefined>
+  /** Stage name or number; the last stage when absent. */
+  readonly target?: string | undefined
+  readonly noCache: boolean
+  readonly network: 'host' | 'none'
+  readonly limits: Limits
+  /** Added to the image's own. */
+  readonly labels: ReadonlyMap<string, string>
+  /** Seconds since 1970 (SOURCE_DATE_EPOCH): the image's dates, and the latest modification time of files in its layers. */
+  readonly sourceDateEpoch?: number | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+/** Of each RUN. */
+export interface Limits {
+  /** Bytes. */
+  readonly memoryBytes?: number
+  readonly cpus?: number
+  readonly pids?: number
+}
+
+/** `id` numbers the steps of a build in the order in which they began, from 1. */
+export type BuildEvent =
+  /** `title` as BuildKit shows it: `[build 2/4] RUN make`. */
+  | { readonly kind: 'started'; readonly id: number; readonly title: string }
+  | { readonly kind: 'cached'; readonly id: number }
+  /** What a RUN wrote, as it came; a line may be in several parts. */
+  | { readonly kind: 'output'; readonly id: number; readonly chunk: Buffer }
+  /** A line about a step that takes its time, e.g. `exporting layer 2 of 3`. */
+  | { readonly kind: 'note'; readonly id: number; readonly text: string }
+  | { readonly kind: 'done'; readonly id: number }
+  | { readonly kind: 'failed'; readonly id: number; readonly message: string }
+  /** Stopped because another step failed, or the build was interrupted. */
+  | { readonly kind: 'canceled'; readonly id: number }
+  /** Of the whole build; `frame` as in errors. */
+  | { readonly kind: 'warning'; readonly message: string; readonly frame?: string }
+
+export type BuildObserver = (event: BuildEvent) => void
+
+export interface BuildResult {
+  /** Digest of the image's config. */
+  readonly imageId: BlobDigest
+  readonly manifestDigest: BlobDigest
+  readonly steps: { readonly total: number; readonly cached: number }
+}

@@ -1,0 +1,179 @@
+/**
+ * The store's face: what a builder, a registry client or a command may ask of it. How contents are kept and how a layer
+ * becomes a directory to mount is the drivers' business (`LayerStore` has one suite for all of them).
+ *
+ * A layer's life: a *source* (tar stream, entries written one by one, or the upper of a writable root) is *ingested*: its
+ * canonical tar is hashed (that is its DiffId), made durable, and recorded in the index. `Layer` is a handle that exists
+ * from the moment the contents are fixed; `stored` resolves when the ingest is durable. Layers are stacked into a *root*, a
+ * detached overlay mount known by descriptor only.
+ */
+import type { TarOutputEntry } from '../tar/index.ts'
+import type { BlobDigest, Descriptor, DiffId, ImageConfig, Manifest } from '../oci.ts'
+
+/** A layer that is in the store. */
+export interface StoredLayer {
+  readonly diffId: DiffId
+  /** Of the uncompressed tar, in bytes. */
+  readonly size: number
+}
+
+/** A layer that is in the store, or on its way into it. */
+export interface Layer {
+  readonly stored: Promise<StoredLayer>
+}
+
+/** A stack of layers as one tree. Closing it releases the mount, not the layers. */
+export interface Root extends AsyncDisposable {
+  /** Of a detached mount (or a plain directory when nothing needs a mount); read-only unless said otherwise. */
+  readonly fd: number
+}
+
+/** A root with a fresh upper. Disposing it without `commit` throws the changes away. */
+export interface WritableRoot extends Root {
+  /**
+   * Ends writing: nothing may write below `fd` any more. The changes become a layer, which serves as a lower at once and is ingested behind the
+   * caller's back. Later modification times become `clampMtimeNs`, in the tar and in what is mounted.
+   */
+  commit(options?: { readonly clampMtimeNs?: bigint | undefined }): Promise<Layer>
+}
+
+/** Writes one layer, entry by entry, in the order that a tar of the canonical form has: see `cas/tar/pack.ts`. */
+export interface LayerWriter {
+  /** Begin an entry; of a file, `size` bytes of contents must follow. */
+  entry(entry: TarOutputEntry): void
+  data(chunk: Uint8Array): void
+  /** Contents from `fd`, `length` bytes at `offset`. Throws `TAR_FILE_CHANGED` when there are fewer. */
+  dataFrom(fd: number, offset: number, length: number): void
+  zeros(length: number): void
+  /** Lets the event loop have a turn when one is due; call it between entries. */
+  breathe(): Promise<void>
+}
+
+export interface IngestOptions {
+  readonly signal?: AbortSignal | undefined
+}
+
+export interface LayerStore {
+  /** Name of the driver, for `tbuild info`. */
+  readonly driver: string
+  find(diffId: DiffId): StoredLayer | undefined
+  /** A handle on a stored layer. Throws `LAYER_UNKNOWN`. */
+  open(diffId: DiffId): Layer
+  /**
+   * A layer tar from outside: hostile. It is checked by unpacking it before anything is visible.
+   * Throws `DIGEST_MISMATCH` when `expected` is given and is not what arrived, and all that `createUnpacker` and `TarReader` throw.
+   */
+  ingestTar(
+    source: AsyncIterable<Uint8Array>,
+    options?: IngestOptions & { readonly expected?: DiffId | undefined },
+  ): Promise<StoredLayer>
+  /** A layer of our own making. */
+  write(fill: (writer: LayerWriter) => Promise<void>, options?: IngestOptions): Promise<Layer>
+  /** Bottom layer first; none is an empty directory. Holds a lease on each layer until disposed. */
+  mount(layers: readonly Layer[]): Promise<Root>
+  mountWritable(layers: readonly Layer[]): Promise<WritableRoot>
+  /** The layer's tar, hashed while it streams. Throws `STORE_CORRUPT` at its end when it is not what was stored. */
+  tar(diffId: DiffId): AsyncIterable<Buffer>
+  /** Compressed forms of a layer that are known: descriptors as they stand in manifests. */
+  compressed(diffId: DiffId): readonly Descriptor[]
+  rememberCompressed(diffId: DiffId, descriptor: Descriptor): void
+}
+
+/** Configs, manifests and compressed layers, by the digest of their bytes. */
+export interface BlobStore {
+  /** Size in bytes, or `undefined` when it is not there. */
+  size(digest: BlobDigest): number | undefined
+  /** Whole and verified. Throws `BLOB_UNKNOWN`, `STORE_CORRUPT`. */
+  read(digest: BlobDigest): Buffer
+  /** Verified as it streams: only a stream that ended may be believed. `offset` for a part, which is not verified. */
+  stream(digest: BlobDigest): AsyncIterable<Buffer>
+  /** Durable when it returns. */
+  write(bytes: Uint8Array): BlobDigest
+  /** Durable when it resolves. Throws `DIGEST_MISMATCH` or `SIZE_MISMATCH`, and then nothing is visible. */
+  ingest(source: AsyncIterable<Uint8Array>, expected: { digest: BlobDigest; size: number }): Promise<void>
+  /** `registry/repository` names in which a blob is known to be. */
+  origins(digest: BlobDigest): readonly string[]
+  rememberOrigin(digest: BlobDigest, repository: string): void
+}
+
+/** An image: a manifest and the config it names. Its id is the config's digest, as docker has it. */
+export interface Image {
+  readonly id: BlobDigest
+  readonly manifestDigest: BlobDigest
+  readonly manifest: Manifest
+  readonly config: ImageConfig
+  /** Full references (`docker.io/library/app:latest`), sorted. */
+  readonly names: readonly string[]
+  /** Milliseconds since 1970: when it came into this store. */
+  readonly storedAt: number
+}
+
+/** Names are opaque here, compared as they stand. */
+export interface ImageStore {
+  /**
+   * Record an image; config and manifest blobs and all layers must be stored. Durable when it returns; idempotent.
+   * Throws `LAYER_UNKNOWN` or `BLOB_UNKNOWN` (e.g. pruned meanwhile).
+   */
+  put(manifestDigest: BlobDigest, names: readonly string[]): Image
+  /** Points a name at an image; takes it from another that had it. */
+  tag(name: string, manifestDigest: BlobDigest): void
+  /** False when there was no such name. */
+  untag(name: string): boolean
+  /** Removes the image and all its names; layers go by `prune`. */
+  remove(manifestDigest: BlobDigest): void
+  byName(name: string): Image | undefined
+  byManifest(manifestDigest: BlobDigest): Image | undefined
+  /** By a prefix of the id or manifest digest, with or without `sha256:`, at least 2 digits. All that match. */
+  byPrefix(prefix: string): readonly Image[]
+  /** Newest first. */
+  list(): readonly Image[]
+}
+
+/** One named input of a step. */
+export type Component = readonly [name: string, value: string]
+
+/** Digest over a step's components. */
+export type StepKey = string & { readonly __stepKey: true }
+
+export interface StepResult {
+  readonly key: StepKey
+  readonly diffId: DiffId
+  /** RFC 3339, for the image's history. */
+  readonly created: string
+}
+
+/** What steps gave. A record is only as good as its layer: `find` answers when that is stored. */
+export interface StepCache {
+  find(key: StepKey): StepResult | undefined
+  /** The components are kept, so that a miss can be explained by the first that differs. */
+  record(result: StepResult, components: readonly Component[], title: string): void
+  /** A key computed from cheaper inputs that stands for `key`. */
+  alias(cheap: StepKey, key: StepKey): void
+  resolve(cheap: StepKey): StepKey | undefined
+  /** The image that a whole build gave, by the digest of everything that went into it. */
+  findImage(key: StepKey): BlobDigest | undefined
+  recordImage(key: StepKey, manifestDigest: BlobDigest): void
+}
+
+export interface PruneReport {
+  readonly layers: readonly DiffId[]
+  readonly blobs: readonly BlobDigest[]
+  readonly images: readonly BlobDigest[]
+  readonly steps: number
+  /** Of disk blocks, in bytes. */
+  readonly freedBytes: number
+}
+
+export interface Store extends AsyncDisposable {
+  readonly path: string
+  readonly blobs: BlobStore
+  readonly layers: LayerStore
+  readonly images: ImageStore
+  readonly steps: StepCache
+  /** This process's lease: a name, and the descriptor whose lock holds it (to be inherited by what must keep it). */
+  lease(): { readonly scope: string; readonly fd: number }
+  /** A fresh directory of this process's, removed with its lease. */
+  workDirectory(prefix: string): string
+  /** Removes every untagged image, and every layer, blob and cache record that no image or lease needs. */
+  prune(options?: { readonly dryRun?: boolean }): Promise<PruneReport>
+}
