@@ -1,7 +1,8 @@
 import { describe, expect, test } from '@jest/globals'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { DockerfileError, expand as expandAll, expandWord, expandWords } from './index.ts'
 import type { ExpandOptions } from './index.ts'
+import { attempt } from './testing.ts'
 
 const values: Readonly<Record<string, string>> = {
   A: 'a b',
@@ -123,8 +124,9 @@ describe('hostile input', () => {
       for (let i = 0; i < 60; i++) value = expandWord('$V$V', { lookup: () => value })
     }
     expect(double).toThrow(expect.objectContaining({ code: 'EXPANSION_TOO_LARGE' }))
-    const replace = (): string => expandWord('${V//x/$V}', { lookup: () => 'x'.repeat(50_000) })
-    expect(replace).toThrow(expect.objectContaining({ code: 'EXPANSION_TOO_LARGE' }))
+    expect(() => expandWord('${V//x/$V}', { lookup: () => 'x'.repeat(50_000) })).toThrow(
+      expect.objectContaining({ code: 'EXPANSION_TOO_LARGE' }),
+    )
   })
 
   test('patterns with many stars are matched, or refused, without backtracking', () => {
@@ -150,11 +152,8 @@ describe('hostile input', () => {
         fc.boolean(),
         (pieces, skipUnset, raw) => {
           const options = { skipUnset, rawQuotes: raw, rawEscapes: raw }
-          try {
-            expect(typeof word(pieces.join(''), options)).toBe('string')
-          } catch (error) {
-            expect(error).toBeInstanceOf(DockerfileError)
-          }
+          const outcome = attempt(() => word(pieces.join(''), options))
+          expect(outcome instanceof DockerfileError || typeof outcome === 'string').toBe(true)
         },
       ),
       { numRuns: 5000 },

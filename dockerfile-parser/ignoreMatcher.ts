@@ -198,7 +198,7 @@ function isWellFormed(pattern: string): boolean {
     if (star && piece.length === 0) return true
     const last = at >= chars.length
     const rest = matchPiece(piece, name)
-    if (rest === 'malformed') return false
+    if (rest === false) return false
     if (rest !== undefined && (rest === '' || !last)) name = rest
     else if (star && name !== '' && matchPiece(piece, '') !== undefined) name = ''
     else return true
@@ -206,8 +206,8 @@ function isWellFormed(pattern: string): boolean {
   return true
 }
 
-/** What is left of a name of one character at most; undefined if it does not match. */
-function matchPiece(piece: readonly string[], name: string): string | 'malformed' | undefined {
+/** What is left of a name of one character at most; undefined if it does not match, false if the piece is malformed. */
+function matchPiece(piece: readonly string[], name: string): string | false | undefined {
   let left = name
   let failed = false
   let at = 0
@@ -225,7 +225,7 @@ function matchPiece(piece: readonly string[], name: string): string | 'malformed
     if (char === '?') continue
     if (char !== '[') {
       const literal = char === '\\' ? piece[at++] : char
-      if (literal === undefined) return 'malformed'
+      if (literal === undefined) return false
       if (literal !== own) failed = true
       continue
     }
@@ -234,12 +234,12 @@ function matchPiece(piece: readonly string[], name: string): string | 'malformed
     let hit = false
     for (let members = 0; piece[at] !== ']' || members === 0; members++) {
       const low = member()
-      if (low === undefined) return 'malformed'
+      if (low === undefined) return false
       let high: string | undefined = low
       if (piece[at] === '-') {
         at++
         high = member()
-        if (high === undefined) return 'malformed'
+        if (high === undefined) return false
       }
       if (
         low.codePointAt(0)! <= (own.codePointAt(0) ?? 0) &&

@@ -332,10 +332,10 @@ describe('tree and frame', () => {
     expect(lines.length).toBeLessThan(16)
     expect(lines.at(-1)).toContain('...')
   })
-
-  function frameOf(tree: Dockerfile): string {
-    const user = tree.instructions.at(-1)
-    if (user?.kind !== 'USER') throw new Error('no USER')
-    return frame(tree, user.user.range)
-  }
 })
+
+function frameOf(tree: Dockerfile): string {
+  const user = tree.instructions.at(-1)
+  if (user?.kind !== 'USER') throw new Error('no USER')
+  return frame(tree, user.user.range)
+}

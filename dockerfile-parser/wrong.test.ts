@@ -1,6 +1,7 @@
 /** Wrong Dockerfiles: each row is a file, the code, the words under the caret, and a word of the hint. */
 import { describe, expect, test } from '@jest/globals'
-import { DockerfileError, parse, stagesOf } from './index.ts'
+import { parse, stagesOf, type DockerfileError } from './index.ts'
+import { refusal } from './testing.ts'
 
 type Row = readonly [text: string, code: string, line: number, under: string, hint: string]
 
@@ -99,7 +100,7 @@ const rows: readonly Row[] = [
 
 describe(`wrong Dockerfiles: ${rows.length}`, () => {
   test.each(rows)('%j %s', (text, code, line, under, hint) => {
-    const error = refusal(text)
+    const error = refusal(() => stagesOf(parse(text)))
     expect({ code: error.code, line: error.source?.line, under: underCaret(error) }).toEqual({
       code,
       line,
@@ -111,7 +112,7 @@ describe(`wrong Dockerfiles: ${rows.length}`, () => {
 })
 
 test('an error in a continued instruction points to its own line', () => {
-  const error = refusal('FROM a\nCOPY --from=b \\\n # comment\n\n  --chwon=x \\\n  y z')
+  const error = refusal(() => parse('FROM a\nCOPY --from=b \\\n # comment\n\n  --chwon=x \\\n  y z'))
   expect(error.code).toBe('UNKNOWN_FLAG')
   expect(error.source).toEqual({
     file: 'Dockerfile',
@@ -121,22 +122,11 @@ test('an error in a continued instruction points to its own line', () => {
 })
 
 test('bytes that are not UTF-8 are refused in an instruction and let be in a comment', () => {
-  const latin = (text: string): Uint8Array => Buffer.from(text, 'latin1')
-  expect(parse(latin('# Jürgen\nFROM a')).instructions).toHaveLength(1)
-  expect(() => parse(latin('FROM a\nENV NAME=Jürgen'))).toThrow(
+  expect(parse(Buffer.from('# Jürgen\nFROM a', 'latin1')).instructions).toHaveLength(1)
+  expect(() => parse(Buffer.from('FROM a\nENV NAME=Jürgen', 'latin1'))).toThrow(
     expect.objectContaining({ code: 'INVALID_UTF8' }),
   )
 })
-
-function refusal(text: string): DockerfileError {
-  try {
-    stagesOf(parse(text))
-  } catch (error) {
-    if (error instanceof DockerfileError) return error
-    throw error
-  }
-  throw new Error('it was accepted')
-}
 
 /** The words over the carets of a frame's first line. */
 function underCaret(error: DockerfileError): string {
