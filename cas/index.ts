@@ -36,3 +36,4 @@ export type {
   WritableRoot,
 } from './store/types.ts'
 export { readTar, TarReader, createUnpacker, type TarEntry, type TarEntryType, type TarHandler, type TarOutputEntry } from './tar/index.ts'
+export { assertSameLayers, MAX_CONFIG_BYTES, parseConfig, parseIndex, parseManifest } from './parse-oci.ts'
