@@ -29,7 +29,10 @@ export class SysError extends TbuildError {
   }
 }
 
-/** Is this an error (ours or Node's) with one of these errno names? */
+/**
+ * Is this an error (ours or Node's) with one of these errno names? By its shape: under jest an error of `node:fs` is made in
+ * another realm, where `instanceof Error` is false.
+ */
 export function isErrno(error: unknown, ...codes: readonly string[]): boolean {
-  return error instanceof Error && 'code' in error && codes.includes(String(error.code))
+  return typeof error === 'object' && error !== null && 'code' in error && codes.includes(String(error.code))
 }
