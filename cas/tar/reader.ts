@@ -4,7 +4,7 @@
  * read something else than they would. Global PAX headers are checked and otherwise ignored, as there.
  */
 import { parseHeader, isZeroBlock, type RawHeader } from './header.ts'
-import { BLOCK, noXattrs, TAR_LIMITS, tarError } from './entry.ts'
+import { BLOCK, noXattrs, TAR_LIMITS, tarError, WHITEOUT_PREFIX } from './entry.ts'
 import type { SparseRegion, TarEntry, TarEntryType, TarLimits } from './entry.ts'
 import { cleanPath, longestComponent } from './names.ts'
 import { parseDecimal, parseNumeric, parsePaxTime } from './number.ts'
@@ -140,10 +140,10 @@ export class TarReader {
     }
   }
 
-  /** The stream is over. An archive without an end marker is complete when it stops between entries. */
+  /** The stream is over. Without an end marker it is complete when it stops between entries or in the padding of one. */
   finish(): void {
-    if (this.#state === 'end' || this.#state === 'padding') return
-    const between = this.#state === 'header' && this.#filled === 0
+    if (this.#state === 'end') return
+    const between = this.#state === 'padding' || (this.#state === 'header' && this.#filled === 0)
     if (between && this.#pax === undefined && this.#longName === '' && this.#longLink === '') return
     throw this.#error('TAR_TRUNCATED', 'the archive ends in the middle of it')
   }
@@ -348,7 +348,7 @@ export class TarReader {
     if (this.#mapBytes > this.#limits.header) throw this.#error('TAR_TOO_LARGE', 'its sparse map is too long')
     if (this.#mapBytes > pending.stored) throw this.#sparseError()
     this.#mapBlocks.push(Buffer.from(block))
-    // Parsed again only when it has doubled: linear in the map's length.
+    // Parsed once, when all its lines are there: linear in the map's length.
     const blocks = this.#mapBlocks.length
     const last = this.#mapBytes + BLOCK > Math.min(pending.stored, this.#limits.header)
     if (!last && !this.#isMapComplete(block)) return
@@ -420,8 +420,9 @@ export class TarReader {
   #cleaned(name: string): string {
     if (name.length <= 100) return cleanPath(name)
     const clean = cleanPath(name)
-    if (clean.length > this.#limits.path) throw this.#tooLong('name')
-    if (longestComponent(clean) > this.#limits.name) throw this.#tooLong("name's component")
+    const bare = withoutWhiteout(clean)
+    if (bare.length > this.#limits.path) throw this.#tooLong('name')
+    if (longestComponent(bare) > this.#limits.name) throw this.#tooLong("name's component")
     return clean
   }
 
@@ -462,6 +463,13 @@ export class TarReader {
   #tooLong(what: string) {
     return this.#error('TAR_NAME_TOO_LONG', `its ${what} is longer than Linux allows`)
   }
+}
+
+/** A name that is deleted may be as long as any other: the mark before it does not count. */
+function withoutWhiteout(path: string): string {
+  const start = path.lastIndexOf('/') + 1
+  if (!path.startsWith(WHITEOUT_PREFIX, start)) return path
+  return path.slice(0, start) + path.slice(start + WHITEOUT_PREFIX.length)
 }
 
 function isIn(value: number, max: number): boolean {

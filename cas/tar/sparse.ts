@@ -62,6 +62,7 @@ export function addOldRegions(regions: SparseRegion[], block: Buffer, start: num
 
 /** In order, apart, inside the file, and together as long as the data in the archive. */
 export function areValidRegions(regions: readonly SparseRegion[], size: number, stored: number): boolean {
+  if (size < 0) return false
   let end = 0
   let total = 0
   for (const { offset, length } of regions) {
