@@ -1,0 +1,53 @@
+/** Archives as arguments: a file, or `-` and nothing for standard input and output. */
+import { createReadStream, createWriteStream, renameSync, rmSync } from 'node:fs'
+import type { Readable, Writable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { UsageError } from './arguments/usage-error.ts'
+
+export interface Input extends AsyncDisposable {
+  readonly stream: Readable
+}
+
+/** `-` or `undefined` is standard input. @throws UsageError `TERMINAL_REFUSED` */
+export function openInput(file: string | undefined): Input {
+  if (file === undefined || file === '-') {
+    if (process.stdin.isTTY)
+      throw new UsageError('TERMINAL_REFUSED', 'An archive is not read from a terminal.', {
+        hint: 'name a file, or pipe it in: ... < archive.tar',
+      })
+    return { stream: process.stdin, [Symbol.asyncDispose]: async () => void process.stdin.destroy() }
+  }
+  const stream = createReadStream(file, { highWaterMark: 1024 * 1024 })
+  return { stream, [Symbol.asyncDispose]: async () => void stream.destroy() }
+}
+
+/**
+ * Writes an archive; to a file under another name, renamed when it is whole. `undefined` is standard output.
+ * @throws UsageError `TERMINAL_REFUSED`
+ */
+export async function writeArchive(
+  file: string | undefined,
+  source: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): Promise<void> {
+  if (file === undefined) {
+    await pipeline(source, process.stdout as Writable, { signal, end: false })
+    return
+  }
+  const partial = `${file}.partial-${process.pid}`
+  try {
+    await pipeline(source, createWriteStream(partial, { flags: 'wx' }), { signal })
+    renameSync(partial, file)
+  } catch (error) {
+    rmSync(partial, { force: true })
+    throw error
+  }
+}
+
+/** Before anything is read: @throws UsageError `TERMINAL_REFUSED` */
+export function refuseTerminal(file: string | undefined): void {
+  if (file === undefined && process.stdout.isTTY)
+    throw new UsageError('TERMINAL_REFUSED', 'An archive is not written to a terminal.', {
+      hint: 'name a file: -o FILE, or redirect standard output',
+    })
+}
