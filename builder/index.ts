@@ -5,3 +5,10 @@
  * May import `dockerfile-parser`, `registry`, `runtime`, `cas` (and `errors.ts`).
  */
 export type { BuildEvent, BuildObserver, BuildRequest, BuildResult, Limits } from './types.ts'
+export { build } from './build.ts'
+export { pullImage, type PullOptions } from './transfer/pull.ts'
+export { pushImage, type PushedImage, type PushOptions } from './transfer/push.ts'
+export type { LayerProgress, TransferEvent, TransferObserver } from './transfer/types.ts'
+export { saveImages, type ImageToSave, type SaveOptions } from './archive/save.ts'
+export { loadArchive, type LoadedImage, type LoadOptions } from './archive/load.ts'
+export { importTar, type ImportOptions } from './archive/import.ts'

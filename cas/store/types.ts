@@ -147,9 +147,9 @@ export interface StepCache {
   find(key: StepKey): StepResult | undefined
   /** The components are kept, so that a miss can be explained by the first that differs. */
   record(result: StepResult, components: readonly Component[], title: string): void
-  /** A key computed from cheaper inputs that stands for `key`. */
-  alias(cheap: StepKey, key: StepKey): void
-  resolve(cheap: StepKey): StepKey | undefined
+  /** A key of cheap inputs that stands for a component which is dear to compute, e.g. a digest of contents. */
+  alias(cheap: StepKey, value: string): void
+  resolve(cheap: StepKey): string | undefined
   /** The image that a whole build gave, by the digest of everything that went into it. */
   findImage(key: StepKey): BlobDigest | undefined
   recordImage(key: StepKey, manifestDigest: BlobDigest): void

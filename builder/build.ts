@@ -1,0 +1,130 @@
+/** One build, from a request to an image. */
+import { readFileSync } from 'node:fs'
+import { TbuildError } from '../errors.ts'
+import { parse } from '../dockerfile-parser/index.ts'
+import type { BlobDigest, Image, Store } from '../cas/index.ts'
+import { openContext, type BuildContext } from './copy/context.ts'
+import { imageKey, writeImage } from './image.ts'
+import { findImage } from './images.ts'
+import { makePlan, type Plan } from './plan/plan.ts'
+import type { StagePlan } from './plan/types.ts'
+import type { SolveContext } from './solve/context.ts'
+import { createProgress, type Progress } from './solve/observer.ts'
+import { createStageRun, type StageRun } from './solve/stage.ts'
+import type { BuildObserver, BuildRequest, BuildResult } from './types.ts'
+
+/**
+ * Builds and names the image. When it resolves, every layer of the image is durable. On an error nothing is named; layers of steps
+ * that were done serve as cache.
+ *
+ * Throws DockerfileError (the Dockerfile is wrong), TbuildError (`RUN_FAILED`, `RUN_OUT_OF_MEMORY`, `COPY_NOT_FOUND`, ...) with the place in the
+ * Dockerfile, or the reason of `request.signal`.
+ */
+export async function build(
+  request: BuildRequest,
+  store: Store,
+  observe: BuildObserver = () => {},
+): Promise<BuildResult> {
+  const tree = parse(readDockerfile(request.dockerfile), { file: request.dockerfile })
+  const progress = createProgress(observe)
+  const plan = await makePlan(tree, {
+    target: request.target,
+    buildArgs: request.buildArgs,
+    network: request.network,
+    findImage: (name) => findImage(store, name, progress, request.signal),
+  })
+  const controller = new AbortController()
+  const abort = (): void => controller.abort(request.signal?.reason)
+  request.signal?.throwIfAborted()
+  request.signal?.addEventListener('abort', abort, { once: true })
+  let opened: BuildContext | undefined
+  const context: SolveContext = {
+    request,
+    tree,
+    store,
+    progress,
+    signal: controller.signal,
+    abort: (reason) => controller.abort(reason),
+    context: () => (opened ??= openContext(request.context, request.dockerfile)),
+    nowNs:
+      request.sourceDateEpoch === undefined
+        ? BigInt(Date.now()) * 1_000_000n
+        : BigInt(request.sourceDateEpoch) * 1_000_000_000n,
+  }
+  try {
+    const image = await solve(context, plan, progress)
+    return {
+      imageId: image.id,
+      manifestDigest: image.manifestDigest,
+      steps: { total: progress.total, cached: progress.cached },
+    }
+  } finally {
+    request.signal?.removeEventListener('abort', abort)
+    opened?.[Symbol.dispose]()
+  }
+}
+
+async function solve(context: SolveContext, plan: Plan, progress: Progress): Promise<Image> {
+  const runs = new Map<StagePlan, StageRun>()
+  const records: Promise<unknown>[] = []
+  const background = (work: Promise<unknown>): void => {
+    work.catch((error: unknown) => context.abort(error))
+    records.push(work)
+  }
+  const runOf = (stage: StagePlan): StageRun => {
+    let run = runs.get(stage)
+    if (run === undefined) {
+      run = createStageRun(context, stage, runOf, background)
+      runs.set(stage, run)
+    }
+    return run
+  }
+  try {
+    for (const stage of plan.stages) await runOf(stage).probe()
+    return await produce(context, plan.target, runOf(plan.target), records, progress)
+  } catch (error) {
+    context.abort(error)
+    // Nothing may still be running in a container, or writing to the store, when the build has ended.
+    await Promise.allSettled(plan.stages.map((stage) => runOf(stage).settled))
+    await Promise.allSettled(records)
+    throw context.signal.reason
+  }
+}
+
+async function produce(
+  { store, request }: SolveContext,
+  plan: StagePlan,
+  run: StageRun,
+  records: readonly Promise<unknown>[],
+  progress: Progress,
+): Promise<Image> {
+  const key = imageKey(plan, await run.key(), request)
+  const known = request.noCache ? undefined : store.steps.findImage(key)
+  if (known !== undefined && run.isComplete) return nameImage(store, known, request.tags)
+  const solved = await run.solve()
+  const shown = progress.start('exporting to image')
+  const manifest = await writeImage(store, plan, solved, request)
+  await Promise.all(records)
+  const image = store.images.put(manifest, request.tags)
+  store.steps.recordImage(key, manifest)
+  shown.done()
+  return image
+}
+
+/** Names an image that is there; writes nothing when the names are there too. */
+function nameImage(store: Store, manifest: BlobDigest, tags: readonly string[]): Image {
+  const image = store.images.byManifest(manifest)
+  if (image !== undefined && tags.every((tag) => image.names.includes(tag))) return image
+  return store.images.put(manifest, tags)
+}
+
+function readDockerfile(path: string): Buffer {
+  try {
+    return readFileSync(path)
+  } catch (error) {
+    throw new TbuildError('DOCKERFILE_NOT_FOUND', `The Dockerfile ${JSON.stringify(path)} cannot be read.`, {
+      hint: 'Name it with -f, or name the directory that holds it.',
+      cause: error,
+    })
+  }
+}

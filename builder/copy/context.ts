@@ -1,0 +1,86 @@
+/** The build context as a tree from which what .dockerignore names is missing. */
+import { closeSync, constants, openSync, readFileSync } from 'node:fs'
+import { basename } from 'node:path'
+import { TbuildError } from '../../errors.ts'
+import { openTree, show, type Tree } from '../../cas/index.ts'
+import { createIgnoreMatcher, parseIgnoreFile, type IgnoreMatcher } from '../../dockerfile-parser/index.ts'
+
+export interface BuildContext extends Disposable {
+  readonly tree: Tree
+  /** Why a path is missing, when it is because of the ignore file: `.dockerignore:3: *.log`. */
+  whyIgnored(path: string): string | undefined
+}
+
+/** Throws `CONTEXT_INVALID`, and `DockerfileError` for a malformed ignore file. */
+export function openContext(directory: string, dockerfile: string): BuildContext {
+  let fd: number
+  try {
+    fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
+  } catch (error) {
+    throw new TbuildError(
+      'CONTEXT_INVALID',
+      `The build context ${JSON.stringify(directory)} is not a directory.`,
+      {
+        hint: 'Name the directory that holds what is to be copied, e.g. "tbuild -t app ."',
+        cause: error,
+      },
+    )
+  }
+  const ignore = readIgnoreFile(directory, dockerfile)
+  const files = openTree(fd)
+  const tree = ignore === undefined ? files : withoutIgnored(files, ignore.matcher)
+  return {
+    tree,
+    whyIgnored: (path) => {
+      const pattern = ignore?.matcher.why(show(path))
+      return pattern && `${basename(ignore?.path ?? '')}:${pattern.line}: ${pattern.pattern}`
+    },
+    [Symbol.dispose]: () => {
+      files[Symbol.dispose]()
+      closeSync(fd)
+    },
+  }
+}
+
+/** `Dockerfile.dockerignore` wins over `.dockerignore`. */
+function readIgnoreFile(
+  directory: string,
+  dockerfile: string,
+): { readonly path: string; readonly matcher: IgnoreMatcher } | undefined {
+  for (const path of [`${dockerfile}.dockerignore`, `${directory}/.dockerignore`]) {
+    let text: Buffer
+    try {
+      text = readFileSync(path)
+    } catch {
+      continue
+    }
+    const patterns = parseIgnoreFile(text)
+    return patterns.length === 0 ? undefined : { path, matcher: createIgnoreMatcher(patterns) }
+  }
+  return undefined
+}
+
+function withoutIgnored(tree: Tree, matcher: IgnoreMatcher): Tree {
+  // Asked for each name twice: when its directory is listed, and when it is looked at.
+  const known = new Map<string, boolean>()
+  const isIgnored = (path: string): boolean => {
+    if (path === '') return false
+    let answer = known.get(path)
+    if (answer === undefined) {
+      const text = show(path)
+      // A directory that is ignored, but below which something is not, is there after all.
+      answer = matcher.ignores(text) && !(matcher.mayReinclude(text) && holdsIncluded(path))
+      known.set(path, answer)
+    }
+    return answer
+  }
+  const holdsIncluded = (path: string): boolean => {
+    if (tree.lstat(path)?.isDirectory() !== true) return false
+    return tree.list(path).some((name) => !isIgnored(`${path}/${name}`))
+  }
+  return {
+    ...tree,
+    lstat: (path) => (isIgnored(path) ? undefined : tree.lstat(path)),
+    list: (path) => tree.list(path).filter((name) => !isIgnored(path === '' ? name : `${path}/${name}`)),
+  }
+}

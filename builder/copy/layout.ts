@@ -1,0 +1,320 @@
+/**
+ * What a COPY, ADD or WORKDIR changes, worked out in memory on top of the parent's tree and then written as a layer: no overlay is mounted
+ * for writing and no file is made. The rules are those of the copy that BuildKit does on a mounted snapshot:
+ * - a directory's contents are copied, not the directory; what is there already is merged with, and takes on the source's mode, owner
+ *   and time, but for the top one, which takes on the time only;
+ * - a file replaces what is no directory; a directory never replaces a file, nor a file a directory;
+ * - missing parents are made, 0755, owned as `--chown` says; a directory in which a name is made or replaced gets the time of the build;
+ * - hard links among the files of one source stay hard links.
+ */
+import { TbuildError } from '../../errors.ts'
+import {
+  resolveInTree,
+  show,
+  type LayerWriter,
+  type TarEntryType,
+  type TarOutputEntry,
+  type Tree,
+} from '../../cas/index.ts'
+import type { BigIntStats } from 'node:fs'
+import { contentsOf, typeOf } from './source.ts'
+
+export interface Owner {
+  readonly uid: number
+  readonly gid: number
+}
+
+export interface CopyOptions {
+  /** Of everything copied or made; default: the source's own. */
+  readonly owner?: Owner | undefined
+  /** From the source's mode to the copy's (07777). */
+  readonly mode?: ((mode: number, isDirectory: boolean) => number) | undefined
+  /** Is this path, relative to the source, left out? */
+  readonly excludes?: ((path: string, isDirectory: boolean) => boolean) | undefined
+  /** As an archive is unpacked: an entry replaces whatever has its name. */
+  readonly replace?: boolean | undefined
+}
+
+export interface Layout {
+  /** Makes a directory and its missing parents; one that is there stays as it is. Its real path. */
+  makeDirectory(path: string, owner?: Owner): string
+  /** `destination` is absolute; with a `/` at its end it is a directory, made if need be. `name`: what a file is called in it. */
+  copy(
+    source: { readonly tree: Tree; readonly path: string; readonly name: string },
+    destination: string,
+    options: CopyOptions,
+  ): void
+  /** A file of our own making, as a source. */
+  copyBytes(bytes: Buffer, name: string, destination: string, options: CopyOptions): void
+  /** Writes the layer. */
+  write(writer: LayerWriter): Promise<void>
+}
+
+interface Planned {
+  readonly type: TarEntryType
+  mode: number
+  uid: number
+  gid: number
+  mtimeNs: bigint
+  readonly size: number
+  readonly link?: string
+  readonly major: number
+  readonly minor: number
+  readonly xattrs: () => ReadonlyMap<string, Buffer>
+  /** Same for all names of one file. */
+  readonly inode?: string
+  readonly contents?: (writer: LayerWriter) => Promise<void>
+}
+
+const noXattrs: ReadonlyMap<string, Buffer> = new Map()
+
+/** `nowNs`: the time of the build; with `clamp` no later time is written. */
+export function createLayout(
+  parent: Tree,
+  { nowNs, clamp }: { readonly nowNs: bigint; readonly clamp: boolean },
+): Layout {
+  const planned = new Map<string, Planned>()
+  let copies = 0
+
+  const existing = (stats: BigIntStats, path: string): Planned => ({
+    ...describe(stats, parent, path),
+    xattrs: () => parent.xattrs(path),
+  })
+  const lookup = (path: string): Planned | undefined => {
+    const own = planned.get(path)
+    if (own !== undefined) return own
+    // What a planned file hides is not there; a planned directory merges with the parent's.
+    for (let slash = path.lastIndexOf('/'); slash > 0; slash = path.lastIndexOf('/', slash - 1)) {
+      const above = planned.get(path.slice(0, slash))
+      if (above !== undefined && above.type !== 'directory') return undefined
+    }
+    const stats = parent.lstat(path)
+    return stats && existing(stats, path)
+  }
+  const view = {
+    lstat: (path: string) => {
+      const entry = lookup(path)
+      return (
+        entry && {
+          isDirectory: () => entry.type === 'directory',
+          isSymbolicLink: () => entry.type === 'symlink',
+          entry,
+        }
+      )
+    },
+    readlink: (path: string) => planned.get(path)?.link ?? parent.readlink(path),
+  }
+
+  const touch = (path: string): void => {
+    const entry = lookup(path)
+    if (entry === undefined) return
+    entry.mtimeNs = nowNs
+    planned.set(path, entry)
+  }
+  const put = (path: string, entry: Planned): void => {
+    planned.set(path, entry)
+    touch(parentOf(path))
+  }
+  const directory = (owner: Owner | undefined): Planned => ({
+    type: 'directory',
+    mode: 0o755,
+    uid: owner?.uid ?? 0,
+    gid: owner?.gid ?? 0,
+    mtimeNs: nowNs,
+    size: 0,
+    major: 0,
+    minor: 0,
+    xattrs: () => noXattrs,
+  })
+
+  const makeDirectory = (path: string, owner?: Owner): string => {
+    const resolved = resolveInTree(view, path)
+    if (resolved.stats !== undefined) {
+      if (!resolved.stats.isDirectory()) {
+        throw new TbuildError('COPY_NOT_DIRECTORY', `/${show(resolved.path)} is not a directory.`)
+      }
+      return resolved.path
+    }
+    let at = ''
+    for (const name of resolved.path.split('/')) {
+      at = join(at, name)
+      if (lookup(at) === undefined) put(at, directory(owner))
+    }
+    return resolved.path
+  }
+
+  /** A name in a directory that is there. */
+  const place = (path: string, entry: Planned, options: CopyOptions): void => {
+    const there = lookup(path)
+    if (there?.type === 'directory' && entry.type !== 'directory') {
+      if (options.replace !== true) {
+        throw new TbuildError(
+          'COPY_OVER_DIRECTORY',
+          `/${show(path)} is a directory; it cannot be replaced with a file.`,
+        )
+      }
+      for (const key of planned.keys()) if (key.startsWith(`${path}/`)) planned.delete(key)
+    }
+    put(path, entry)
+  }
+
+  const merge = (
+    source: { readonly tree: Tree; readonly path: string },
+    target: string,
+    relative: string,
+    options: CopyOptions,
+    copy: number,
+  ): void => {
+    for (const name of source.tree.list(source.path)) {
+      const from = { tree: source.tree, path: join(source.path, name) }
+      const to = join(target, name)
+      const path = join(relative, name)
+      const stats = source.tree.lstat(from.path)
+      const type = stats && typeOf(stats)
+      if (stats === undefined || type === undefined) continue
+      if (options.excludes?.(path, type === 'directory') === true) continue
+      const entry = planFor(stats, from, options, copy)
+      if (type !== 'directory') {
+        place(to, entry, options)
+        continue
+      }
+      const there = lookup(to)
+      if (there !== undefined && there.type !== 'directory' && options.replace !== true) throw overFile(to)
+      if (there === undefined || there.type !== 'directory') put(to, { ...entry })
+      merge(from, to, path, options, copy)
+      // Only now: making names in it has touched it.
+      planned.set(to, entry)
+    }
+  }
+
+  const target = (destination: string, name: string, options: CopyOptions): string => {
+    if (destination.endsWith('/')) makeDirectory(destination, options.owner)
+    const resolved = resolveInTree(view, destination)
+    if (resolved.stats?.isDirectory() === true) return join(resolved.path, name)
+    makeDirectory(parentOf(resolved.path), options.owner)
+    return resolved.path
+  }
+
+  return {
+    makeDirectory,
+    copy: (source, destination, options) => {
+      const stats = source.tree.lstat(source.path)
+      const type = stats && typeOf(stats)
+      if (stats === undefined || type === undefined) return
+      const copy = ++copies
+      if (type !== 'directory') {
+        place(target(destination, source.name, options), planFor(stats, source, options, copy), options)
+        return
+      }
+      const resolved = resolveInTree(view, destination)
+      if (resolved.stats !== undefined && !resolved.stats.isDirectory()) throw overFile(resolved.path)
+      const into = makeDirectory(destination, options.owner)
+      merge(source, into, '', options, copy)
+      const top = lookup(into)
+      if (top === undefined || into === '') return
+      // The root of a tree is nobody's file: its time says nothing.
+      top.mtimeNs = source.path === '' ? nowNs : stats.mtimeNs
+      planned.set(into, top)
+    },
+    copyBytes: (bytes, name, destination, options) => {
+      const mode = options.mode?.(0o644, false) ?? 0o644
+      const entry: Planned = {
+        ...directory(options.owner),
+        type: 'file',
+        mode,
+        size: bytes.length,
+        contents: async (writer) => writer.data(bytes),
+      }
+      place(target(destination, name, options), entry, options)
+    },
+    write: async (writer) => {
+      for (const path of planned.keys()) {
+        for (let above = parentOf(path); above !== '' && !planned.has(above); above = parentOf(above)) {
+          const stats = parent.lstat(above)
+          if (stats !== undefined) planned.set(above, existing(stats, above))
+        }
+      }
+      planned.delete('')
+      const links = new Map<string, string>()
+      for (const path of [...planned.keys()].toSorted(byWalk)) {
+        const entry = planned.get(path)
+        if (entry === undefined) continue
+        const first = entry.inode === undefined ? undefined : links.get(entry.inode)
+        if (entry.inode !== undefined && first === undefined) links.set(entry.inode, path)
+        writer.entry(outputOf(entry, path, first, clamp ? nowNs : undefined))
+        if (entry.contents !== undefined && first === undefined) await entry.contents(writer)
+        await writer.breathe()
+      }
+    },
+  }
+}
+
+function planFor(
+  stats: BigIntStats,
+  source: { readonly tree: Tree; readonly path: string },
+  options: CopyOptions,
+  copy: number,
+): Planned {
+  const own = describe(stats, source.tree, source.path)
+  const isLink = own.type === 'symlink'
+  const mode =
+    options.mode === undefined || isLink ? own.mode : options.mode(own.mode, own.type === 'directory')
+  return {
+    ...own,
+    ...options.owner,
+    mode,
+    xattrs: () => source.tree.xattrs(source.path),
+    ...(own.type === 'file' && stats.nlink > 1n ? { inode: `${copy}:${stats.dev}:${stats.ino}` } : {}),
+    ...(own.type === 'file' ? { contents: contentsOf(source.tree, source.path, stats) } : {}),
+  }
+}
+
+function describe(stats: BigIntStats, tree: Tree, path: string): Omit<Planned, 'xattrs'> {
+  const type = typeOf(stats) ?? 'file'
+  const isDevice = type === 'char' || type === 'block'
+  return {
+    type,
+    mode: Number(stats.mode & 0o7777n),
+    uid: Number(stats.uid),
+    gid: Number(stats.gid),
+    mtimeNs: stats.mtimeNs,
+    size: type === 'file' ? Number(stats.size) : 0,
+    ...(type === 'symlink' ? { link: tree.readlink(path) } : {}),
+    major: isDevice ? Number(((stats.rdev >> 8n) & 0xfffn) | ((stats.rdev >> 32n) & 0xfffff000n)) : 0,
+    minor: isDevice ? Number((stats.rdev & 0xffn) | ((stats.rdev >> 12n) & 0xffffff00n)) : 0,
+  }
+}
+
+function outputOf(
+  entry: Planned,
+  path: string,
+  hardlink: string | undefined,
+  latest: bigint | undefined,
+): TarOutputEntry {
+  const { contents: _, inode: __, xattrs, ...plain } = entry
+  const mtimeNs = latest !== undefined && entry.mtimeNs > latest ? latest : entry.mtimeNs
+  if (hardlink === undefined) return { ...plain, path, mtimeNs, xattrs: xattrs() }
+  return { ...plain, type: 'hardlink', path, mtimeNs, link: hardlink, size: 0, xattrs: noXattrs }
+}
+
+function overFile(path: string): TbuildError {
+  return new TbuildError(
+    'COPY_OVER_FILE',
+    `/${show(path)} is not a directory; a directory cannot be copied onto it.`,
+  )
+}
+
+function parentOf(path: string): string {
+  const slash = path.lastIndexOf('/')
+  return slash < 0 ? '' : path.slice(0, slash)
+}
+
+function join(directory: string, name: string): string {
+  return directory === '' ? name : `${directory}/${name}`
+}
+
+/** Depth first, names by their bytes: `/` sorts before everything. */
+function byWalk(a: string, b: string): number {
+  const [x, y] = [a.replaceAll('/', '\0'), b.replaceAll('/', '\0')]
+  return x < y ? -1 : x > y ? 1 : 0
+}

@@ -1,0 +1,67 @@
+/** Which files a COPY or ADD names. */
+import { TbuildError } from '../../errors.ts'
+import { bytesOf, resolveInTree, show, type Tree } from '../../cas/index.ts'
+import { glob, hasWildcard } from './glob.ts'
+
+export interface Selected {
+  readonly tree: Tree
+  /** Without symlinks; '' is the whole tree. */
+  readonly path: string
+  /** What it is called in a destination directory: the last part of the name by which it was found. */
+  readonly name: string
+}
+
+/**
+ * A symlink that is named itself is followed, inside the tree; those found in directories are copied as they are.
+ * Throws `COPY_NOT_FOUND`, with the line of the ignore file if that is why.
+ */
+export function selectSources(
+  tree: Tree,
+  pattern: string,
+  whyIgnored: (path: string) => string | undefined,
+): Selected[] {
+  const parts = bytesOf(pattern)
+    .split('/')
+    .filter((part) => part !== '' && part !== '.')
+  const clean = withoutParents(parts)
+  const wild = clean.findIndex((part) => hasWildcard(part))
+  if (wild < 0) {
+    const path = clean.map((part) => part.replaceAll(/\\(.)/gs, '$1')).join('/')
+    const found = resolveInTree(tree, path)
+    if (found.stats === undefined) throw notFound(pattern, whyIgnored(found.path) ?? whyIgnored(path))
+    return [{ tree, path: found.path, name: path.slice(path.lastIndexOf('/') + 1) }]
+  }
+  const prefix = resolveInTree(tree, clean.slice(0, wild).join('/'))
+  const found =
+    prefix.stats === undefined ? [] : glob(tree, [escape(prefix.path), ...clean.slice(wild)].join('/'))
+  if (found.length === 0) throw notFound(pattern, undefined)
+  return found.map((path) => ({
+    tree,
+    path: resolveInTree(tree, path).path,
+    name: path.slice(path.lastIndexOf('/') + 1),
+  }))
+}
+
+/** `..` of the root is the root: nothing outside of the context can be named. */
+function withoutParents(parts: readonly string[]): string[] {
+  const done: string[] = []
+  for (const part of parts) {
+    if (part === '..') done.pop()
+    else done.push(part)
+  }
+  return done
+}
+
+function escape(path: string): string {
+  return path.replaceAll(/[\\*?[]/g, String.raw`\$&`)
+}
+
+function notFound(pattern: string, ignored: string | undefined): TbuildError {
+  const text = show(bytesOf(pattern))
+  return new TbuildError('COPY_NOT_FOUND', `${JSON.stringify(text)} was not found`, {
+    hint:
+      ignored === undefined
+        ? 'paths are relative to the build context; .dockerignore may leave files out'
+        : `it is there, but left out by ${ignored}`,
+  })
+}

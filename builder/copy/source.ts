@@ -1,0 +1,148 @@
+/** Reading what is to be copied: contents into a layer, and the digest that a cache key needs. */
+import { createHash, hash, type Hash } from 'node:crypto'
+import { closeSync, fstatSync, readSync, type BigIntStats } from 'node:fs'
+import { TbuildError } from '../../errors.ts'
+import { show, type LayerWriter, type TarEntryType, type Tree } from '../../cas/index.ts'
+
+const PART = 1024 * 1024
+const TURN_MS = 20
+let buffer: Buffer | undefined
+
+/** `undefined` for a socket, which has no form in a layer. */
+export function typeOf(stats: BigIntStats): TarEntryType | undefined {
+  if (stats.isFile()) return 'file'
+  if (stats.isDirectory()) return 'directory'
+  if (stats.isSymbolicLink()) return 'symlink'
+  if (stats.isFIFO()) return 'fifo'
+  if (stats.isCharacterDevice()) return 'char'
+  return stats.isBlockDevice() ? 'block' : undefined
+}
+
+/** Writes a file's contents; `SOURCE_CHANGED` when it is not the file that was looked at before. */
+export function contentsOf(
+  tree: Tree,
+  path: string,
+  seen: BigIntStats,
+): (writer: LayerWriter) => Promise<void> {
+  return async (writer) => {
+    const fd = openUnchanged(tree, path, seen)
+    try {
+      const size = Number(seen.size)
+      for (let at = 0; at < size; at += PART) {
+        writer.dataFrom(fd, at, Math.min(PART, size - at))
+        if (at > 0) await writer.breathe()
+      }
+    } finally {
+      closeSync(fd)
+    }
+  }
+}
+
+function openUnchanged(tree: Tree, path: string, seen: BigIntStats): number {
+  const fd = tree.open(path)
+  const now = fstatSync(fd, { bigint: true })
+  if (
+    now.ino === seen.ino &&
+    now.size === seen.size &&
+    now.mtimeNs === seen.mtimeNs &&
+    now.ctimeNs === seen.ctimeNs
+  )
+    return fd
+  closeSync(fd)
+  throw new TbuildError('SOURCE_CHANGED', `${show(path)} was changed while it was being copied.`, {
+    hint: 'Build again when nothing writes to the context.',
+  })
+}
+
+export interface DigestOptions {
+  /** Owners are part of the contents (they are not when a copy sets them). */
+  readonly owners: boolean
+  readonly excludes?: ((path: string, isDirectory: boolean) => boolean) | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+/**
+ * Digest of what a COPY of these sources takes: names, types, modes, owners, attributes, links, contents; not modification times, so that a
+ * fresh checkout of the same files is the same. Each entry is one line; its fields are such that no two trees have the same lines.
+ */
+export async function digestSources(
+  sources: readonly { readonly tree: Tree; readonly path: string; readonly name: string }[],
+  options: DigestOptions,
+): Promise<string> {
+  const all = createHash('sha256')
+  const inodes = new Map<string, number>()
+  let last = performance.now()
+  for (const source of sources) {
+    all.update(`source ${JSON.stringify(source.name)}\n`)
+    const pending: { path: string; relative: string }[] = [{ path: source.path, relative: '' }]
+    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+      const { path, relative } = next
+      const stats = source.tree.lstat(path)
+      const type = stats && typeOf(stats)
+      if (stats === undefined || type === undefined) continue
+      if (relative !== '' && options.excludes?.(relative, type === 'directory') === true) continue
+      all.update(`${line(source.tree, path, relative, stats, type, options.owners, inodes)}\n`)
+      if (type === 'directory') {
+        for (const name of source.tree.list(path).toReversed()) {
+          pending.push({
+            path: path === '' ? name : `${path}/${name}`,
+            relative: relative === '' ? name : `${relative}/${name}`,
+          })
+        }
+      }
+      if (performance.now() - last > TURN_MS) {
+        await new Promise(setImmediate)
+        options.signal?.throwIfAborted()
+        last = performance.now()
+      }
+    }
+  }
+  return `sha256:${all.digest('hex')}`
+}
+
+function line(
+  tree: Tree,
+  path: string,
+  relative: string,
+  stats: BigIntStats,
+  type: TarEntryType,
+  owners: boolean,
+  inodes: Map<string, number>,
+): string {
+  // Of the top directory only what is in it is copied.
+  if (relative === '' && type === 'directory') return 'directory'
+  const fields: unknown[] = [type, relative, Number(stats.mode & 0o7777n)]
+  if (owners) fields.push(Number(stats.uid), Number(stats.gid))
+  if (type === 'file') fields.push(Number(stats.size), digestFile(tree, path, stats))
+  if (type === 'symlink') fields.push(tree.readlink(path))
+  if (type === 'char' || type === 'block') fields.push(String(stats.rdev))
+  for (const [name, value] of tree.xattrs(path)) fields.push(name, value.toString('base64'))
+  if (type === 'file' && stats.nlink > 1n) {
+    // Which names are one file, not which inode it is.
+    const inode = `${stats.dev}:${stats.ino}`
+    const number = inodes.get(inode) ?? inodes.size
+    inodes.set(inode, number)
+    fields.push(`link ${number}`)
+  }
+  return JSON.stringify(fields)
+}
+
+function digestFile(tree: Tree, path: string, seen: BigIntStats): string {
+  const fd = openUnchanged(tree, path, seen)
+  try {
+    const part = (buffer ??= Buffer.allocUnsafeSlow(PART))
+    const first = readSync(fd, part, 0, PART, null)
+    if (first < PART) return hash('sha256', part.subarray(0, first), 'hex')
+    const whole: Hash = createHash('sha256').update(part.subarray(0, first))
+    for (
+      let length = readSync(fd, part, 0, PART, null);
+      length > 0;
+      length = readSync(fd, part, 0, PART, null)
+    ) {
+      whole.update(part.subarray(0, length))
+    }
+    return whole.digest('hex')
+  } finally {
+    closeSync(fd)
+  }
+}

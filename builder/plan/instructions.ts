@@ -1,0 +1,343 @@
+/** What each instruction does to a stage's state: to the config at once, or as a step. */
+import {
+  errorAt,
+  expandWords,
+  type Add,
+  type Command,
+  type Copy,
+  type Dockerfile,
+  type Healthcheck,
+  type Instruction,
+  type Range,
+  type Run,
+  type Word,
+} from '../../dockerfile-parser/index.ts'
+import { parsePorts } from './ports.ts'
+import type { PlanContext } from './plan.ts'
+import { setEnv, type StageState } from './state.ts'
+import type { CopyStep, Step } from './types.ts'
+import { expandAt, isProxy, locate } from './variables.ts'
+
+const DEFAULT_SHELL = ['/bin/sh', '-c']
+
+export async function applyInstruction(
+  context: PlanContext,
+  state: StageState,
+  instruction: Instruction,
+): Promise<void> {
+  const { tree } = context
+  const lookup = (name: string): string | undefined => state.env.get(name)
+  const text = (word: Word): string => expandAt(tree, word.range, word.raw, lookup)
+  const note = (createdBy: string): void => void state.history.push({ createdBy, step: undefined })
+  const { config } = state
+  switch (instruction.kind) {
+    case 'ENV': {
+      // All values are those from before this instruction.
+      const pairs = instruction.pairs.map(({ name, value }) => [text(name), text(value)] as const)
+      for (const [name, value] of pairs) setEnv(state, name, value)
+      note(`ENV ${pairs.map(([name, value]) => `${name}=${value}`).join(' ')}`)
+      return
+    }
+    case 'LABEL': {
+      const pairs = instruction.pairs.map(({ name, value }) => [text(name), text(value)] as const)
+      config.Labels = { ...config.Labels, ...Object.fromEntries(pairs) }
+      note(`LABEL ${pairs.map(([name, value]) => `${name}=${value}`).join(' ')}`)
+      return
+    }
+    case 'ARG':
+      declareArgs(context, state, instruction, note)
+      return
+    case 'WORKDIR':
+      workdir(state, text(instruction.path), instruction)
+      return
+    case 'USER': {
+      config.User = text(instruction.user)
+      note(`USER ${config.User}`)
+      return
+    }
+    case 'EXPOSE': {
+      const ports = instruction.ports.flatMap((word) =>
+        locate(tree, word.range, () => expandWords(word.raw, { lookup, escape: tree.escape })).flatMap(
+          (port) => parsePorts(tree, word.range, port),
+        ),
+      )
+      config.ExposedPorts = { ...config.ExposedPorts, ...Object.fromEntries(ports.map((port) => [port, {}])) }
+      note(`EXPOSE [${ports.join(' ')}]`)
+      return
+    }
+    case 'VOLUME': {
+      const paths = instruction.paths.map((word) => {
+        const path = text(word)
+        if (path === '') throw errorAt(tree, word.range, 'VOLUME_EMPTY', 'a volume needs a path')
+        return path
+      })
+      config.Volumes = { ...config.Volumes, ...Object.fromEntries(paths.map((path) => [path, {}])) }
+      note(`VOLUME [${paths.join(' ')}]`)
+      return
+    }
+    case 'CMD': {
+      const args = withShell(state, instruction.command)
+      config.Cmd = args
+      config.ArgsEscaped = true
+      state.hasCmd = true
+      note(`CMD ${quoted(args)}`)
+      return
+    }
+    case 'ENTRYPOINT': {
+      const args = withShell(state, instruction.command)
+      config.Entrypoint = args
+      if (!state.hasCmd) delete config.Cmd
+      note(`ENTRYPOINT ${quoted(args)}`)
+      return
+    }
+    case 'SHELL':
+      config.Shell = instruction.args
+      note(`SHELL [${instruction.args.join(' ')}]`)
+      return
+    case 'STOPSIGNAL': {
+      const signal = text(instruction.signal)
+      checkSignal(tree, instruction.signal.range, signal)
+      config.StopSignal = signal
+      note(`STOPSIGNAL ${signal}`)
+      return
+    }
+    case 'HEALTHCHECK':
+      config.Healthcheck = healthcheck(instruction)
+      note(`HEALTHCHECK ${JSON.stringify(config.Healthcheck)}`)
+      return
+    case 'MAINTAINER':
+      state.author = text(instruction.name)
+      note(`MAINTAINER ${state.author}`)
+      return
+    case 'ONBUILD':
+      throw unsupported(
+        tree,
+        instruction.range,
+        'ONBUILD',
+        'write the instruction into the Dockerfiles that build on this one',
+      )
+    case 'RUN':
+      run(context, state, instruction)
+      return
+    case 'COPY':
+    case 'ADD':
+      await copy(context, state, instruction)
+      return
+    case 'FROM':
+      throw new Error('FROM begins a stage')
+  }
+}
+
+function add(state: StageState, step: Step, createdBy: string): void {
+  state.steps.push(step)
+  state.history.push({ createdBy, step })
+}
+
+function declareArgs(
+  { tree, variables, platform }: PlanContext,
+  state: StageState,
+  instruction: Extract<Instruction, { kind: 'ARG' }>,
+  note: (createdBy: string) => void,
+): void {
+  const said: string[] = []
+  for (const { name: raw, value: given, range } of instruction.args) {
+    const lookup = (variable: string): string | undefined => state.env.get(variable)
+    const name = expandAt(tree, range, raw, lookup)
+    const value =
+      variables.buildArgs.get(name) ??
+      (given && expandAt(tree, given.range, given.raw, lookup)) ??
+      variables.globals.get(name) ??
+      platform.get(name)
+    // Declared without a value it leaves a variable of that name alone.
+    if (value !== undefined) state.env.set(name, value)
+    state.args.set(name, value ?? state.env.get(name))
+    said.push(value === undefined ? name : `${name}=${value}`)
+  }
+  note(`ARG ${said.join(' ')}`)
+}
+
+function workdir(
+  state: StageState,
+  path: string,
+  instruction: Extract<Instruction, { kind: 'WORKDIR' }>,
+): void {
+  const at = absolute(state, path)
+  state.config.WorkingDir = at
+  const createdBy = `WORKDIR ${at}`
+  if (/^\/*$/.test(at)) {
+    state.history.push({ createdBy, step: undefined })
+    return
+  }
+  const { range, text } = instruction
+  add(state, { kind: 'workdir', text, range, path: at, user: state.config.User ?? '' }, createdBy)
+}
+
+/** Cleaned, relative to WORKDIR; a `/` at the end stays. */
+function absolute(state: StageState, path: string): string {
+  const whole = path.startsWith('/') ? path : `${state.config.WorkingDir || '/'}/${path}`
+  const parts: string[] = []
+  for (const part of whole.split('/')) {
+    if (part === '..') parts.pop()
+    else if (part !== '' && part !== '.') parts.push(part)
+  }
+  const clean = `/${parts.join('/')}`
+  return path.endsWith('/') && clean !== '/' ? `${clean}/` : clean
+}
+
+function run({ tree, network, variables }: PlanContext, state: StageState, instruction: Run): void {
+  const mount = instruction.mounts[0]
+  if (mount !== undefined)
+    throw unsupported(tree, mount.range, 'RUN --mount', 'leave it out, or COPY what it needs')
+  const device = instruction.devices[0]
+  if (device !== undefined)
+    throw unsupported(tree, device.range, 'RUN --device', 'devices of the host are never given to a build')
+  if (instruction.security !== undefined && instruction.security.raw !== 'sandbox') {
+    throw unsupported(
+      tree,
+      instruction.security.range,
+      `RUN --security=${instruction.security.raw}`,
+      'every RUN is sandboxed',
+    )
+  }
+  const { script } = instruction
+  const executable = script?.rawContent.startsWith('#!') === true ? script : undefined
+  const name = `.tbuild-${executable?.name ?? ''}`
+  const args = executable === undefined ? withShell(state, instruction.command) : [`/${name}`]
+  const declared = [...state.args].map(([key, value]) => `${key}=${state.env.get(key) ?? value ?? ''}`)
+  const prefix = declared.length === 0 ? '' : `|${declared.length} ${declared.join(' ')} `
+  add(
+    state,
+    {
+      kind: 'exec',
+      text: instruction.text,
+      range: instruction.range,
+      args,
+      env: [...state.env].map(([key, value]) => `${key}=${value}`),
+      hiddenEnv: [...variables.buildArgs]
+        .filter(([key]) => isProxy(key) && !state.env.has(key))
+        .map(([key, value]) => `${key}=${value}`),
+      cwd: state.config.WorkingDir || '/',
+      user: state.config.User ?? '',
+      network: networkOf(tree, instruction, network),
+      script: executable && { name, content: executable.content },
+    },
+    `RUN ${prefix}${executable === undefined ? args.join(' ') : executable.content}`,
+  )
+}
+
+function networkOf(tree: Dockerfile, { network }: Run, fallback: 'host' | 'none'): 'host' | 'none' {
+  if (network === undefined || network.raw === 'default') return fallback
+  if (network.raw === 'none') return 'none'
+  if (network.raw === 'host' && fallback === 'host') return 'host'
+  if (network.raw === 'host') {
+    throw errorAt(
+      tree,
+      network.range,
+      'NETWORK_DENIED',
+      'this build was started with --network=none',
+      'build with --network=host',
+    )
+  }
+  throw errorAt(
+    tree,
+    network.range,
+    'NETWORK_INVALID',
+    `unknown network ${JSON.stringify(network.raw)}`,
+    'default, none or host',
+  )
+}
+
+async function copy(context: PlanContext, state: StageState, instruction: Copy | Add): Promise<void> {
+  const { tree } = context
+  const lookup = (name: string): string | undefined => state.env.get(name)
+  const text = (word: Word): string => expandAt(tree, word.range, word.raw, lookup)
+  const optional = (word: Word | undefined): string | undefined => word && text(word)
+  if (instruction.kind === 'COPY' && instruction.parents) {
+    throw unsupported(tree, instruction.range, 'COPY --parents', 'copy each directory to its own destination')
+  }
+  if (instruction.kind === 'ADD' && instruction.checksum !== undefined) {
+    throw unsupported(tree, instruction.checksum.range, 'ADD --checksum', 'only local files can be added')
+  }
+  const patterns = instruction.sources.map((word) => {
+    const pattern = text(word)
+    if (instruction.kind === 'ADD' && isRemote(pattern)) {
+      throw unsupported(tree, word.range, 'ADD of an address', 'fetch it before the build, or in a RUN')
+    }
+    return pattern
+  })
+  const inline = instruction.heredocs.map(({ name, content, expand }) => ({
+    name,
+    content: expand ? expandAt(tree, instruction.range, content, lookup, { skipQuotes: true }) : content,
+  }))
+  const given = text(instruction.destination)
+  const destination = absolute(
+    state,
+    given === '' || given === '.' ? './' : /(^|\/)\.$/.test(given) ? `${given}/` : given,
+  )
+  const from = instruction.kind === 'COPY' ? instruction.from : undefined
+  const step: CopyStep = {
+    kind: 'copy',
+    text: instruction.text,
+    range: instruction.range,
+    instruction: instruction.kind,
+    source: from === undefined ? { kind: 'context' } : await context.source(text(from), from.range),
+    patterns,
+    inline,
+    destination,
+    chown: optional(instruction.chown),
+    chmod: optional(instruction.chmod),
+    excludes: instruction.excludes.map(text),
+    unpack: instruction.kind === 'ADD' && instruction.unpack !== false,
+  }
+  const sources = [...patterns, ...inline.map(({ name }) => `<<${name}`)].join(' ')
+  const flags = [
+    ...(step.chown === undefined ? [] : [`--chown=${step.chown} `]),
+    ...(step.chmod === undefined ? [] : [`--chmod=${step.chmod} `]),
+  ].join('')
+  add(state, step, `${instruction.kind} ${flags}${sources} ${given}`)
+}
+
+function isRemote(pattern: string): boolean {
+  return /^(https?|git|ssh):\/\//.test(pattern) || pattern.startsWith('git@')
+}
+
+function withShell(state: StageState, command: Command): string[] {
+  if (command.form === 'exec') return [...command.args]
+  return [...(state.config.Shell ?? DEFAULT_SHELL), command.text]
+}
+
+function healthcheck(instruction: Healthcheck) {
+  if (instruction.none) return { Test: ['NONE'] }
+  const { command, interval, timeout, startPeriod, startInterval, retries } = instruction
+  return {
+    Test: command.form === 'exec' ? ['CMD', ...command.args] : ['CMD-SHELL', command.text],
+    ...(interval ? { Interval: interval } : {}),
+    ...(timeout ? { Timeout: timeout } : {}),
+    ...(startPeriod ? { StartPeriod: startPeriod } : {}),
+    ...(startInterval ? { StartInterval: startInterval } : {}),
+    ...(retries ? { Retries: retries } : {}),
+  }
+}
+
+const SIGNALS =
+  /^(SIG)?(ABRT|ALRM|BUS|CHLD|CLD|CONT|FPE|HUP|ILL|INT|IO|IOT|KILL|PIPE|POLL|PROF|PWR|QUIT|SEGV|STKFLT|STOP|SYS|TERM|TRAP|TSTP|TTIN|TTOU|UNUSED|URG|USR1|USR2|VTALRM|WINCH|XCPU|XFSZ|RTMIN(\+\d{1,2})?|RTMAX(-\d{1,2})?)$/i
+
+function checkSignal(tree: Dockerfile, range: Range, signal: string): void {
+  if (SIGNALS.test(signal) || (/^\d{1,2}$/.test(signal) && Number(signal) >= 1 && Number(signal) <= 64))
+    return
+  throw errorAt(
+    tree,
+    range,
+    'SIGNAL_INVALID',
+    `${JSON.stringify(signal)} is not a signal`,
+    'a name like SIGTERM, or a number from 1 to 64',
+  )
+}
+
+function quoted(args: readonly string[]): string {
+  return `[${args.map((arg) => JSON.stringify(arg)).join(' ')}]`
+}
+
+function unsupported(tree: Dockerfile, range: Range, what: string, hint: string) {
+  return errorAt(tree, range, 'UNSUPPORTED', `${what} is not supported yet`, hint)
+}

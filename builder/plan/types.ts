@@ -1,0 +1,78 @@
+/** The plan: what a build would do, with every variable expanded, and nothing done yet. */
+import type { ContainerConfig, Image } from '../../cas/index.ts'
+import type { Range } from '../../dockerfile-parser/index.ts'
+
+export type Source =
+  | { readonly kind: 'context' }
+  | { readonly kind: 'stage'; readonly stage: StagePlan }
+  | { readonly kind: 'image'; readonly image: Image }
+
+interface StepBase {
+  /** The instruction as it is shown. */
+  readonly text: string
+  /** In the Dockerfile. */
+  readonly range: Range
+}
+
+export interface ExecStep extends StepBase {
+  readonly kind: 'exec'
+  readonly args: readonly string[]
+  /** `KEY=value`, sorted as they were set. */
+  readonly env: readonly string[]
+  /** Proxies from build arguments: the command sees them, the key and the history do not. */
+  readonly hiddenEnv: readonly string[]
+  readonly cwd: string
+  readonly user: string
+  readonly network: 'host' | 'none'
+  /** An executable file that is `args[0]` while the command runs. */
+  readonly script?: { readonly name: string; readonly content: string } | undefined
+}
+
+export interface CopyStep extends StepBase {
+  readonly kind: 'copy'
+  readonly instruction: 'COPY' | 'ADD'
+  readonly source: Source
+  readonly patterns: readonly string[]
+  /** Files given in the Dockerfile itself. */
+  readonly inline: readonly { readonly name: string; readonly content: string }[]
+  /** Absolute; a `/` at its end says that it is a directory. */
+  readonly destination: string
+  readonly chown?: string | undefined
+  readonly chmod?: string | undefined
+  readonly excludes: readonly string[]
+  /** ADD: local archives are unpacked. */
+  readonly unpack: boolean
+}
+
+export interface WorkdirStep extends StepBase {
+  readonly kind: 'workdir'
+  readonly path: string
+  readonly user: string
+}
+
+/** A step that makes a layer. */
+export type Step = ExecStep | CopyStep | WorkdirStep
+
+/** One entry of the image's history: of a step, or of an instruction that only changes the config. */
+export interface HistoryItem {
+  readonly createdBy: string
+  readonly step: Step | undefined
+}
+
+export type Base =
+  | { readonly kind: 'scratch' }
+  | { readonly kind: 'image'; readonly image: Image; readonly name: string }
+  | { readonly kind: 'stage'; readonly stage: StagePlan }
+
+export interface StagePlan {
+  readonly index: number
+  /** As it is shown: its name, `stage-N`, or '' when it is the only one. */
+  readonly label: string
+  readonly base: Base
+  readonly from: StepBase
+  readonly steps: readonly Step[]
+  readonly history: readonly HistoryItem[]
+  /** When all its instructions are done. */
+  readonly config: ContainerConfig
+  readonly author: string | undefined
+}

@@ -1,0 +1,27 @@
+/** What the steps of one build share. */
+import type { Store } from '../../cas/index.ts'
+import type { Dockerfile } from '../../dockerfile-parser/index.ts'
+import type { BuildContext } from '../copy/context.ts'
+import type { BuildRequest } from '../types.ts'
+import type { Progress } from './observer.ts'
+
+export interface SolveContext {
+  readonly request: BuildRequest
+  readonly tree: Dockerfile
+  readonly store: Store
+  readonly progress: Progress
+  /** Opened when a step first needs it. */
+  context(): BuildContext
+  /** Aborts when a step fails, or the request's own signal does. */
+  readonly signal: AbortSignal
+  /** Stops what runs beside; the first reason is the build's error. */
+  abort(reason: unknown): void
+  /** Nanoseconds since 1970: SOURCE_DATE_EPOCH, or when the build began. */
+  readonly nowNs: bigint
+}
+
+/** RFC 3339, as configs have it. */
+export function timestamp(request: BuildRequest): string {
+  const { sourceDateEpoch } = request
+  return new Date(sourceDateEpoch === undefined ? Date.now() : sourceDateEpoch * 1000).toISOString()
+}

@@ -1,0 +1,106 @@
+/** A RUN: the command in a container on a fresh upper, which then is the layer. */
+import { rmSync, writeFileSync } from 'node:fs'
+import { TbuildError } from '../../errors.ts'
+import { memoryLimitMessage, resolveUser, runContainer, type Exit } from '../../runtime/index.ts'
+import type { Layer } from '../../cas/index.ts'
+import type { ExecStep } from '../plan/types.ts'
+import type { SolveContext } from './context.ts'
+import type { StepProgress } from './observer.ts'
+
+const TAIL_BYTES = 64 * 1024
+const TAIL_LINES = 20
+
+export async function runExec(
+  { store, request, signal, nowNs }: SolveContext,
+  step: ExecStep,
+  layers: readonly Layer[],
+  progress: StepProgress,
+): Promise<Layer> {
+  await using root = await store.layers.mountWritable(layers)
+  const script = step.script && `/proc/self/fd/${root.fd}/${step.script.name}`
+  if (script !== undefined) writeFileSync(script, step.script?.content ?? '', { flag: 'wx', mode: 0o755 })
+  const tail = createTail()
+  const { scope, fd } = store.lease()
+  const container = await runContainer(
+    {
+      root: root.fd,
+      args: step.args,
+      env: environment(step, root.fd),
+      cwd: step.cwd.replace(/(.)\/+$/, '$1'),
+      user: step.user,
+      hostname: 'tbuild',
+      network: step.network,
+      limits: request.limits,
+      readonlyEtcFiles: true,
+      stdio: { stdin: 'ignore', stdout: 'pipe', stderr: 'pipe' },
+      tty: false,
+      scope,
+      inheritFds: [fd],
+    },
+    { signal },
+  )
+  for (const stream of [container.stdout, container.stderr]) {
+    stream?.on('data', (chunk: Buffer) => {
+      tail.push(chunk)
+      progress.output(chunk)
+    })
+  }
+  const exit = await container.exited
+  signal.throwIfAborted()
+  if (exit.exitCode !== 0) throw failure(step, exit, request.limits.memoryBytes, tail.lines())
+  if (script !== undefined) rmSync(script, { force: true })
+  return await root.commit(request.sourceDateEpoch === undefined ? {} : { clampMtimeNs: nowNs })
+}
+
+function environment(step: ExecStep, root: number): string[] {
+  const env = [...step.env, ...step.hiddenEnv]
+  if (!env.some((entry) => entry.startsWith('HOME='))) env.push(`HOME=${resolveUser(root, step.user).home}`)
+  return env
+}
+
+function failure(
+  step: ExecStep,
+  exit: Exit,
+  limit: number | undefined,
+  lines: readonly string[],
+): TbuildError {
+  const command = `process ${JSON.stringify(step.args.join(' '))}`
+  const output = lines.length === 0 ? '' : `\n${lines.map((line) => `  | ${line}`).join('\n')}`
+  if (exit.oomKilled) {
+    const why =
+      limit === undefined ? 'was killed because the machine ran out of memory' : memoryLimitMessage(limit)
+    return new TbuildError('RUN_OUT_OF_MEMORY', `${command} ${why}${output}`, {
+      hint: limit === undefined ? undefined : 'Raise --memory, or make the step use less.',
+    })
+  }
+  const signal = exit.signal === undefined ? '' : ` (${exit.signal})`
+  return new TbuildError(
+    'RUN_FAILED',
+    `${command} did not complete successfully: exit code: ${exit.exitCode}${signal}${output}`,
+  )
+}
+
+/** The last lines of the output. */
+function createTail() {
+  let chunks: Buffer[] = []
+  let size = 0
+  return {
+    push: (chunk: Buffer): void => {
+      chunks.push(chunk)
+      size += chunk.length
+      if (size > 2 * TAIL_BYTES) {
+        const kept = Buffer.concat(chunks).subarray(-TAIL_BYTES)
+        chunks = [kept]
+        size = kept.length
+      }
+    },
+    lines: (): string[] => {
+      const text = Buffer.concat(chunks).toString().trimEnd()
+      if (text === '') return []
+      return text
+        .split('\n')
+        .slice(-TAIL_LINES)
+        .map((line) => line.replaceAll(/[\p{Cc}]/gu, (char) => (char === '\t' ? char : '')))
+    },
+  }
+}

@@ -1,0 +1,75 @@
+/** Step keys: digests over named components, of which the first that differs explains a miss. */
+import { hash } from 'node:crypto'
+import type { Component, StepKey } from '../../cas/index.ts'
+import { machinePlatform } from '../plan/variables.ts'
+import type { Base, CopyStep, ExecStep, WorkdirStep } from '../plan/types.ts'
+
+/** Bumped when the same components would make another layer. */
+const RULES = '1'
+
+export function keyOf(components: readonly Component[]): StepKey {
+  return `sha256:${hash('sha256', JSON.stringify(components))}` as StepKey
+}
+
+/** What a stage stands on. A stage on another continues with that one's key. */
+export function baseComponents(base: Exclude<Base, { kind: 'stage' }>): readonly Component[] {
+  if (base.kind === 'scratch') return [['base', 'scratch']]
+  return base.image.config.rootfs.diff_ids.map((diffId) => ['base layer', diffId] as const)
+}
+
+function common(parent: StepKey, epoch: number | undefined): Component[] {
+  const { os, architecture } = machinePlatform()
+  return [
+    ['rules', RULES],
+    ['parent', parent],
+    ['platform', `${os}/${architecture}`],
+    ...(epoch === undefined ? [] : [['SOURCE_DATE_EPOCH', String(epoch)] as const]),
+  ]
+}
+
+export function execComponents(
+  step: ExecStep,
+  parent: StepKey,
+  epoch: number | undefined,
+): readonly Component[] {
+  return [
+    ...common(parent, epoch),
+    ['command', JSON.stringify(step.args)],
+    ...(step.script === undefined ? [] : [['script', step.script.content] as const]),
+    // Sorted: the order in which variables are set changes nothing.
+    ...step.env.toSorted().map((entry) => ['environment', entry] as const),
+    ['working directory', step.cwd],
+    ['user', step.user],
+    ['network', step.network],
+  ]
+}
+
+export function workdirComponents(
+  step: WorkdirStep,
+  parent: StepKey,
+  epoch: number | undefined,
+): readonly Component[] {
+  return [...common(parent, epoch), ['directory', step.path], ['user', step.user]]
+}
+
+/** `contents`: a digest of what is copied, or what stands for it. */
+export function copyComponents(
+  step: CopyStep,
+  parent: StepKey,
+  epoch: number | undefined,
+  contents: Component,
+): readonly Component[] {
+  return [
+    ...common(parent, epoch),
+    ['instruction', step.instruction],
+    // With contents by digest the patterns are spent; for what stands for them they are not.
+    ...(contents[0] === 'contents' ? [] : step.patterns.map((pattern) => ['source', pattern] as const)),
+    ...step.inline.map(({ name, content }) => ['inline file', `${name}\n${content}`] as const),
+    ['destination', step.destination],
+    ['chown', step.chown ?? ''],
+    ['chmod', step.chmod ?? ''],
+    ...step.excludes.map((pattern) => ['exclude', pattern] as const),
+    ['unpack', String(step.unpack)],
+    contents,
+  ]
+}

@@ -1,0 +1,293 @@
+/**
+ * One stage: its keys, what the cache has of it, and running the rest. Keys can mostly be told without running anything; only a COPY
+ * from another stage whose contents are not known yet needs that stage's files. So a stage runs only when something needs
+ * its files, and then from the first step on that the cache does not have.
+ */
+import { isErrorWithSource, withSource } from '../errors.ts'
+import type { Component, HistoryEntry, Layer, StepKey, StepResult } from '../../cas/index.ts'
+import type { CopyStep, StagePlan, Step } from '../plan/types.ts'
+import { timestamp, type SolveContext } from './context.ts'
+import { contextSources, digestOf, layerSources, runCopy, runWorkdir, type Sources } from './copy.ts'
+import { runExec } from './exec.ts'
+import { baseComponents, copyComponents, execComponents, keyOf, workdirComponents } from './keys.ts'
+import type { StepProgress } from './observer.ts'
+
+export interface SolvedStage {
+  /** Bottom first. */
+  readonly layers: readonly Layer[]
+  readonly history: readonly HistoryEntry[]
+}
+
+export interface StageRun {
+  readonly plan: StagePlan
+  /** Of the last step. Runs other stages if it must. */
+  key(): Promise<StepKey>
+  /** Take from the cache, from where it stands, until the first miss or until a key would need something to run. */
+  probe(): Promise<void>
+  /** All its layers; runs what is missing. */
+  solve(): Promise<SolvedStage>
+  /** Did a step of it, or of what it stands on, run in this build? */
+  readonly hasRun: boolean
+  /** Everything is from the cache; nothing is left to do. */
+  readonly isComplete: boolean
+  /** Resolves when what was begun has ended, however. */
+  readonly settled: Promise<unknown>
+}
+
+interface Key {
+  readonly key: StepKey
+  readonly components: readonly Component[]
+}
+
+export function createStageRun(
+  context: SolveContext,
+  plan: StagePlan,
+  runOf: (stage: StagePlan) => StageRun,
+  background: (work: Promise<unknown>) => void,
+): StageRun {
+  const { store, request, progress, signal } = context
+  const { steps, base } = plan
+  const layers: Layer[] = []
+  const created: string[] = []
+  const keys: Promise<Key>[] = []
+  let position = 0
+  let from: StepProgress | undefined
+  let started = false
+  let solved: Promise<SolvedStage> | undefined
+  let hasRun = false
+  let keysAreCheap = false
+  /** Set when a COPY took other contents than its key says: then nothing that follows is worth remembering. */
+  let isKeyStale = false
+
+  const title = (number: number, text: string): string =>
+    `[${plan.label === '' ? '' : `${plan.label} `}${number}/${steps.length + 1}] ${text}`
+
+  const baseKey = async (): Promise<StepKey> =>
+    base.kind === 'stage' ? runOf(base.stage).key() : keyOf(baseComponents(base))
+
+  const keyAt = (index: number): Promise<Key> => (keys[index] ??= makeKey(index))
+  const makeKey = async (index: number): Promise<Key> => {
+    const step = steps[index]
+    if (step === undefined) throw new RangeError('no such step')
+    const parent = index === 0 ? await baseKey() : (await keyAt(index - 1)).key
+    const components = await at(step, () => componentsOf(step, parent))
+    return { key: keyOf(components), components }
+  }
+  const componentsOf = async (step: Step, parent: StepKey): Promise<readonly Component[]> => {
+    const epoch = request.sourceDateEpoch
+    if (step.kind === 'exec') return execComponents(step, parent, epoch)
+    if (step.kind === 'workdir') return workdirComponents(step, parent, epoch)
+    const contents = await contentsKey(step)
+    return copyComponents(step, parent, epoch, ['contents', contents])
+  }
+  /** The digest of what is copied: looked up by what it comes from, if that is other layers, else computed. */
+  const contentsKey = async (step: CopyStep): Promise<string> => {
+    const cheap = await cheapKey(step)
+    const known = cheap && !request.noCache && store.steps.resolve(cheap)
+    if (known) return known
+    await using sources = await openSources(step)
+    const digest = await digestOf(context, step, sources)
+    if (cheap !== undefined) store.steps.alias(cheap, digest)
+    return digest
+  }
+  const cheapKey = async (step: CopyStep): Promise<StepKey | undefined> => {
+    if (step.source.kind === 'context') return undefined
+    const origin =
+      step.source.kind === 'stage'
+        ? await runOf(step.source.stage).key()
+        : keyOf(baseComponents({ kind: 'image', image: step.source.image, name: '' }))
+    const owners = String(step.chown === undefined)
+    return keyOf([
+      ['origin', origin],
+      ['owners', owners],
+      ...step.patterns.map((pattern) => ['source', pattern] as const),
+      ...step.excludes.map((pattern) => ['exclude', pattern] as const),
+    ])
+  }
+  const openSources = async (step: CopyStep): Promise<Sources> => {
+    const { source } = step
+    if (source.kind === 'context') return contextSources(context, step)
+    if (source.kind === 'stage')
+      return layerSources(context, step, (await runOf(source.stage).solve()).layers)
+    return layerSources(
+      context,
+      step,
+      source.image.config.rootfs.diff_ids.map((diffId) => store.layers.open(diffId)),
+    )
+  }
+
+  /** Can the key be told without running a step? */
+  const isKeyCheap = async (index: number): Promise<boolean> => {
+    const step = steps[index]
+    if (step?.kind !== 'copy' || step.source.kind !== 'stage') return true
+    if (!(await isStageKeyCheap(runOf(step.source.stage)))) return false
+    const cheap = await cheapKey(step)
+    return cheap !== undefined && store.steps.resolve(cheap) !== undefined
+  }
+  const isStageKeyCheap = async (run: StageRun): Promise<boolean> =>
+    (await cheapStages.get(run)?.()) !== false
+  const allKeysCheap = async (): Promise<boolean> => {
+    if (keysAreCheap) return true
+    if (base.kind === 'stage' && !(await isStageKeyCheap(runOf(base.stage)))) return false
+    for (let index = 0; index < steps.length; index++) if (!(await isKeyCheap(index))) return false
+    keysAreCheap = true
+    return true
+  }
+
+  /** The base, once. */
+  const begin = async (): Promise<void> => {
+    if (started) return
+    started = true
+    from = base.kind === 'stage' ? undefined : progress.start(title(1, plan.from.text))
+    if (base.kind === 'image') {
+      for (const diffId of base.image.config.rootfs.diff_ids) layers.push(store.layers.open(diffId))
+    }
+    from?.cached()
+  }
+
+  const take = (result: StepResult): void => {
+    layers.push(store.layers.open(result.diffId))
+    created.push(result.created)
+    position++
+  }
+
+  const run = async (step: Step, index: number): Promise<void> => {
+    const shown = progress.start(title(index + 2, step.text))
+    hasRun = true
+    try {
+      const layer = await at(step, () => execute(step, index, shown))
+      const when = timestamp(request)
+      layers.push(layer)
+      created.push(when)
+      position++
+      const { key, components } = await keyAt(index)
+      background(
+        layer.stored.then(({ diffId }) =>
+          isKeyStale ? undefined : store.steps.record({ key, diffId, created: when }, components, step.text),
+        ),
+      )
+      shown.done()
+    } catch (error) {
+      if (signal.aborted) shown.canceled()
+      else shown.failed(error)
+      context.abort(error)
+      throw error
+    }
+  }
+  const execute = async (step: Step, index: number, shown: StepProgress): Promise<Layer> => {
+    if (step.kind === 'exec') return runExec(context, step, layers, shown)
+    if (step.kind === 'workdir') return runWorkdir(context, step, layers)
+    await using sources = await openSources(step)
+    await checkContents(step, index, sources)
+    return await runCopy(context, step, layers, sources)
+  }
+  /** A key that was told by where the contents come from is wrong when that has just been made anew, differently. */
+  const checkContents = async (step: CopyStep, index: number, sources: Sources): Promise<void> => {
+    if (step.source.kind !== 'stage' || !runOf(step.source.stage).hasRun) return
+    const digest = await digestOf(context, step, sources)
+    const { components } = await keyAt(index)
+    if (components.some(([name, value]) => name === 'contents' && value === digest)) return
+    const cheap = await cheapKey(step)
+    if (cheap !== undefined) store.steps.alias(cheap, digest)
+    isKeyStale = true
+  }
+
+  const at = async <T>(step: Step, work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work()
+    } catch (error) {
+      if (signal.aborted || isErrorWithSource(error)) throw error
+      throw withSource(error, context.tree, step.range)
+    }
+  }
+
+  const probe = async (): Promise<void> => {
+    if (request.noCache) return
+    if (base.kind === 'stage') return probeOnStage()
+    await begin()
+    await advance()
+  }
+  const probeOnStage = async (): Promise<void> => {
+    if (base.kind !== 'stage') return
+    if (!(await isStageKeyCheap(runOf(base.stage)))) return
+    await advance()
+  }
+  const advance = async (): Promise<void> => {
+    while (position < steps.length) {
+      const step = steps[position]
+      if (step === undefined || !(await isKeyCheap(position))) return
+      const { key } = await keyAt(position)
+      const found = store.steps.find(key)
+      if (found === undefined) return
+      progress.start(title(position + 2, step.text)).cached()
+      take(found)
+    }
+  }
+
+  const solve = async (): Promise<SolvedStage> => {
+    // Independent branches side by side: what later steps copy from may as well begin now.
+    for (const step of steps.slice(position)) {
+      if (step.kind === 'copy' && step.source.kind === 'stage')
+        runOf(step.source.stage)
+          .solve()
+          .catch(() => {})
+    }
+    await begin()
+    const below = base.kind === 'stage' ? await runOf(base.stage).solve() : { layers: [], history: [] }
+    layers.unshift(...below.layers)
+    for (; position < steps.length;) {
+      signal.throwIfAborted()
+      const index = position
+      const step = steps[index]
+      if (step === undefined) break
+      if (!request.noCache) {
+        const { key } = await keyAt(index)
+        const found = store.steps.find(key)
+        if (found !== undefined) {
+          progress.start(title(index + 2, step.text)).cached()
+          take(found)
+          continue
+        }
+      }
+      await run(step, index)
+    }
+    return { layers, history: [...baseHistory(below), ...ownHistory()] }
+  }
+
+  const baseHistory = (below: { history: readonly HistoryEntry[] }): readonly HistoryEntry[] =>
+    base.kind === 'image' ? (base.image.config.history ?? []) : below.history
+  const ownHistory = (): HistoryEntry[] => {
+    let next = 0
+    let last = request.sourceDateEpoch === undefined ? undefined : timestamp(request)
+    return plan.history.map(({ createdBy, step }): HistoryEntry => {
+      if (step !== undefined) last = created[next++]
+      return {
+        created: last ?? created[0] ?? timestamp(request),
+        created_by: createdBy,
+        comment: 'tbuild',
+        ...(step === undefined ? { empty_layer: true } : {}),
+      }
+    })
+  }
+
+  const self: StageRun = {
+    plan,
+    key: async () => (steps.length === 0 ? baseKey() : (await keyAt(steps.length - 1)).key),
+    probe,
+    solve: () => (solved ??= solve()),
+    get hasRun() {
+      return hasRun || (base.kind === 'stage' && runOf(base.stage).hasRun)
+    },
+    get isComplete() {
+      return position === steps.length && (base.kind !== 'stage' || runOf(base.stage).isComplete)
+    },
+    get settled() {
+      return Promise.allSettled([solved])
+    },
+  }
+  cheapStages.set(self, allKeysCheap)
+  return self
+}
+
+/** Whether a stage's key can be told without running anything: asked of each other, not of callers. */
+const cheapStages = new WeakMap<StageRun, () => Promise<boolean>>()

@@ -1,0 +1,127 @@
+/**
+ * The index: what is in the store, in `node:sqlite`. It never names what is not durable. Its write lock (BEGIN IMMEDIATE) is also the
+ * lock for making files visible: a file is renamed into place and recorded, or unrecorded and taken away, inside one
+ * transaction, so that no other process sees one without the other.
+ */
+import { DatabaseSync, type StatementSync, type SQLInputValue } from 'node:sqlite'
+import { TbuildError } from '../../errors.ts'
+import { STORE_VERSION } from './paths.ts'
+
+export type Row = Readonly<Record<string, string | number | bigint | null | Uint8Array>>
+
+export interface Database extends Disposable {
+  get(sql: string, ...parameters: SQLInputValue[]): Row | undefined
+  all(sql: string, ...parameters: SQLInputValue[]): readonly Row[]
+  /** Rows changed. */
+  run(sql: string, ...parameters: SQLInputValue[]): number
+  /** Durable when it returns. Nested calls are part of the outermost. */
+  transaction<T>(work: () => T): T
+  /** As `transaction`, but nothing of it stays. */
+  rehearsal<T>(work: () => T): T
+}
+
+const SCHEMA = `
+  CREATE TABLE blobs (digest TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
+  CREATE TABLE layers (diff_id TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
+  -- A layer as a directory. chain: the ChainId of the layers below, for an upper, whose opaque marks suit those only; '' otherwise.
+  -- boot: directories are not synced, so after another boot they are made anew.
+  CREATE TABLE directories (
+    diff_id TEXT NOT NULL, chain TEXT NOT NULL, name TEXT NOT NULL, boot TEXT NOT NULL,
+    opaque_root INTEGER NOT NULL, has_root INTEGER NOT NULL, PRIMARY KEY (diff_id, chain)) WITHOUT ROWID;
+  CREATE TABLE compressed (
+    diff_id TEXT NOT NULL, digest TEXT NOT NULL, descriptor TEXT NOT NULL, PRIMARY KEY (diff_id, digest)) WITHOUT ROWID;
+  CREATE TABLE origins (digest TEXT NOT NULL, repository TEXT NOT NULL, PRIMARY KEY (digest, repository)) WITHOUT ROWID;
+  CREATE TABLE images (manifest TEXT PRIMARY KEY, config TEXT NOT NULL, stored_at INTEGER NOT NULL) WITHOUT ROWID;
+  CREATE INDEX images_config ON images (config);
+  CREATE TABLE image_layers (manifest TEXT NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY (manifest, diff_id)) WITHOUT ROWID;
+  CREATE TABLE names (name TEXT PRIMARY KEY, manifest TEXT NOT NULL) WITHOUT ROWID;
+  CREATE TABLE steps (
+    key TEXT PRIMARY KEY, diff_id TEXT NOT NULL, created TEXT NOT NULL, title TEXT NOT NULL, components TEXT NOT NULL) WITHOUT ROWID;
+  CREATE TABLE aliases (cheap TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+  CREATE TABLE builds (key TEXT PRIMARY KEY, manifest TEXT NOT NULL) WITHOUT ROWID;
+  -- What a process uses or has just made; goes with its lease.
+  CREATE TABLE leased (scope TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (scope, digest)) WITHOUT ROWID;
+`
+
+/** Another process may hold the write lock while it renames files; it never holds it while it computes. */
+const BUSY_MS = 30_000
+
+/** Throws `STORE_TOO_NEW`, `STORE_CORRUPT`, or what `node:sqlite` throws. */
+export function openDatabase(path: string): Database {
+  const db = new DatabaseSync(path, { timeout: BUSY_MS })
+  try {
+    db.exec('PRAGMA synchronous = FULL')
+    const version = userVersion(db)
+    if (version === 0) create(db)
+    else if (version !== STORE_VERSION) throw tooNew(version)
+  } catch (error) {
+    db.close()
+    throw corrupt(error, path)
+  }
+  return wrap(db)
+}
+
+function create(db: DatabaseSync): void {
+  db.exec('PRAGMA journal_mode = WAL')
+  db.exec('BEGIN IMMEDIATE')
+  // Another process may have been faster.
+  if (userVersion(db) === 0) db.exec(`${SCHEMA}; PRAGMA user_version = ${STORE_VERSION}`)
+  db.exec('COMMIT')
+}
+
+function userVersion(db: DatabaseSync): number {
+  return Number(db.prepare('PRAGMA user_version').get()?.['user_version'])
+}
+
+function wrap(db: DatabaseSync): Database {
+  const statements = new Map<string, StatementSync>()
+  const prepare = (sql: string): StatementSync => {
+    let statement = statements.get(sql)
+    if (statement === undefined) {
+      statement = db.prepare(sql)
+      statements.set(sql, statement)
+    }
+    return statement
+  }
+  let depth = 0
+  const within = <T>(work: () => T, end: 'COMMIT' | 'ROLLBACK'): T => {
+    if (depth > 0) return work()
+    db.exec('BEGIN IMMEDIATE')
+    depth++
+    try {
+      const result = work()
+      db.exec(end)
+      return result
+    } catch (error) {
+      if (db.isTransaction) db.exec('ROLLBACK')
+      throw error
+    } finally {
+      depth--
+    }
+  }
+  return {
+    get: (sql, ...parameters) => prepare(sql).get(...parameters),
+    all: (sql, ...parameters) => prepare(sql).all(...parameters),
+    run: (sql, ...parameters) => Number(prepare(sql).run(...parameters).changes),
+    transaction: (work) => within(work, 'COMMIT'),
+    rehearsal: (work) => within(work, 'ROLLBACK'),
+    [Symbol.dispose]: () => db.close(),
+  }
+}
+
+function tooNew(version: number): TbuildError {
+  return new TbuildError(
+    'STORE_TOO_NEW',
+    `The store has format ${version}; this tbuild knows ${STORE_VERSION}.`,
+    {
+      hint: 'Use a newer tbuild, or another store (--store).',
+    },
+  )
+}
+
+/** SQLITE_CORRUPT and SQLITE_NOTADB. */
+function corrupt(error: unknown, path: string): unknown {
+  const code = error instanceof Error && 'errcode' in error ? Number(error.errcode) & 0xff : 0
+  if (code !== 11 && code !== 26) return error
+  return new TbuildError('STORE_CORRUPT', `The store's index ${path} is damaged.`, { cause: error })
+}

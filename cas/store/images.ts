@@ -1,0 +1,81 @@
+/** Images: a manifest, its config, its layers, and names that point at it. */
+import { TbuildError } from '../../errors.ts'
+import type { BlobDigest, DiffId, ImageConfig, Manifest } from '../oci.ts'
+import type { Row } from './database.ts'
+import type { StoreContext } from './context.ts'
+import type { BlobStore, Image, ImageStore } from './types.ts'
+
+export function createImageStore({ db }: StoreContext, blobs: BlobStore): ImageStore {
+  const read = (row: Row): Image => {
+    const manifestDigest = String(row['manifest']) as BlobDigest
+    const id = String(row['config']) as BlobDigest
+    return {
+      id,
+      manifestDigest,
+      manifest: parse(blobs, manifestDigest) as Manifest,
+      config: parse(blobs, id) as ImageConfig,
+      names: db
+        .all('SELECT name FROM names WHERE manifest = ? ORDER BY name', manifestDigest)
+        .map((name) => String(name['name'])),
+      storedAt: Number(row['stored_at']),
+    }
+  }
+  const one = (row: Row | undefined): Image | undefined => row && read(row)
+  const byManifest = (digest: BlobDigest): Image | undefined =>
+    one(db.get('SELECT * FROM images WHERE manifest = ?', digest))
+  const tag = (name: string, digest: BlobDigest): void =>
+    db.transaction(() => {
+      if (byManifest(digest) === undefined) throw unknown(digest)
+      db.run('INSERT OR REPLACE INTO names VALUES (?, ?)', name, digest)
+    })
+  const layerOf = (diffId: DiffId): void => {
+    if (db.get('SELECT 1 AS one FROM layers WHERE diff_id = ?', diffId) !== undefined) return
+    throw new TbuildError('LAYER_UNKNOWN', `The store has no layer ${diffId}.`)
+  }
+  return {
+    put: (digest, names) =>
+      db.transaction(() => {
+        const manifest = parse(blobs, digest) as Manifest
+        const config = parse(blobs, manifest.config.digest) as ImageConfig
+        const present = byManifest(digest)
+        if (present === undefined) {
+          for (const diffId of config.rootfs.diff_ids) {
+            layerOf(diffId)
+            db.run('INSERT OR IGNORE INTO image_layers VALUES (?, ?)', digest, diffId)
+          }
+          db.run('INSERT INTO images VALUES (?, ?, ?)', digest, manifest.config.digest, Date.now())
+        }
+        for (const name of names) tag(name, digest)
+        const image = byManifest(digest)
+        if (image === undefined) throw unknown(digest)
+        return image
+      }),
+    tag,
+    untag: (name) => db.run('DELETE FROM names WHERE name = ?', name) > 0,
+    remove: (digest) =>
+      db.transaction(() => {
+        db.run('DELETE FROM names WHERE manifest = ?', digest)
+        db.run('DELETE FROM image_layers WHERE manifest = ?', digest)
+        db.run('DELETE FROM images WHERE manifest = ?', digest)
+      }),
+    byName: (name) =>
+      one(db.get('SELECT images.* FROM names JOIN images USING (manifest) WHERE name = ?', name)),
+    byManifest,
+    byPrefix: (prefix) => {
+      const hex = prefix.replace(/^sha256:/, '')
+      if (!/^[0-9a-f]{2,64}$/.test(hex)) return []
+      const pattern = `sha256:${hex}*`
+      return db.all('SELECT * FROM images WHERE config GLOB ? OR manifest GLOB ?', pattern, pattern).map(read)
+    },
+    list: () => db.all('SELECT * FROM images ORDER BY stored_at DESC, manifest').map(read),
+  }
+}
+
+function unknown(digest: BlobDigest): TbuildError {
+  return new TbuildError('IMAGE_NOT_FOUND', `The store has no image ${digest}.`)
+}
+
+/** What is in the store was narrowed when it came in, and is verified against its digest when it is read. */
+function parse(blobs: BlobStore, digest: BlobDigest): unknown {
+  return JSON.parse(blobs.read(digest).toString())
+}

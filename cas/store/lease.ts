@@ -1,0 +1,98 @@
+/**
+ * Leases: a file for each process that uses the store, locked with flock(2). The lock is the open file description's, so a kill -9
+ * frees it, and what inherits the descriptor (a container's launcher) keeps it.
+ *
+ * What a dead process left is found by its lease: work directory, index rows and, by the scope's name, cgroups.
+ */
+import { closeSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, unlinkSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { join } from 'node:path'
+import { flock, isErrno } from '../../linux/index.ts'
+import type { Database } from './database.ts'
+import type { StorePaths } from './paths.ts'
+
+export interface Lease {
+  /** Unique name; also that of the work directory. */
+  readonly scope: string
+  readonly fd: number
+  readonly workDirectory: string
+  release(): void
+}
+
+export function takeLease(paths: StorePaths, db: Database): Lease {
+  const scope = randomBytes(8).toString('hex')
+  const path = join(paths.leases, scope)
+  // Locked before it has its name, so that no sweep can take it for a dead one.
+  const fresh = join(paths.leases, `.${scope}`)
+  const fd = openSync(fresh, 'wx', 0o600)
+  flock(fd, 'exclusive')
+  renameSync(fresh, path)
+  const workDirectory = join(paths.work, scope)
+  mkdirSync(workDirectory, { mode: 0o700 })
+  return {
+    scope,
+    fd,
+    workDirectory,
+    release: () => {
+      forget(paths, db, scope)
+      closeSync(fd)
+    },
+  }
+}
+
+/** Ends a process while `takeLease` is at work leave these; they hold nothing. */
+const UNNAMED = /^\./
+
+/**
+ * Clean up after processes that are dead.
+ * @param beforeRemoval is told their scopes, all still locked by us, before anything of theirs goes: processes first
+ */
+export async function sweepDeadLeases(
+  paths: StorePaths,
+  db: Database,
+  own: string | undefined,
+  beforeRemoval: (scopes: ReadonlySet<string>) => Promise<void>,
+): Promise<void> {
+  const names = readdirSync(paths.leases).filter((name) => name !== own)
+  if (names.length === 0) return
+  const dead = new Map<string, number>()
+  try {
+    for (const name of names) {
+      const fd = lockIfDead(join(paths.leases, name))
+      if (fd !== undefined) dead.set(name, fd)
+    }
+    if (dead.size === 0) return
+    await beforeRemoval(new Set(dead.keys()))
+    for (const scope of dead.keys()) {
+      if (UNNAMED.test(scope)) rmSync(join(paths.leases, scope), { force: true })
+      else forget(paths, db, scope)
+    }
+  } finally {
+    for (const fd of dead.values()) closeSync(fd)
+  }
+}
+
+function lockIfDead(path: string): number | undefined {
+  let fd: number
+  try {
+    fd = openSync(path, 'r+')
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return undefined
+    throw error
+  }
+  if (flock(fd, 'exclusive')) return fd
+  closeSync(fd)
+  return undefined
+}
+
+function forget(paths: StorePaths, db: Database, scope: string): void {
+  rmSync(join(paths.work, scope), { recursive: true, force: true })
+  if (db.get('SELECT 1 AS one FROM leased WHERE scope = ? LIMIT 1', scope) !== undefined) {
+    db.run('DELETE FROM leased WHERE scope = ?', scope)
+  }
+  try {
+    unlinkSync(join(paths.leases, scope))
+  } catch (error) {
+    if (!isErrno(error, 'ENOENT')) throw error
+  }
+}

@@ -1,0 +1,113 @@
+/** Stacks of layer directories as overlay mounts. */
+import { chmodSync, chownSync, closeSync, fstatSync, lutimesSync, mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { TbuildError } from '../../errors.ts'
+import { mountOverlay, setXattr } from '../../linux/index.ts'
+import { readAttributes } from '../tar/attributes.ts'
+import { openDirectoryPath, type LayerDirectory } from './directories.ts'
+import type { StoreContext } from './context.ts'
+
+/** The kernel's own bound (OVL_MAX_STACK), less the upper or our directory for the root's attributes. */
+const MOST_LAYERS = 499
+
+/** What one directory of layers shows of its root: that of the topmost layer which says something of it. */
+export interface Stack {
+  /** Topmost first. */
+  readonly lowers: readonly number[]
+  /** Copy the root's attributes from here; `undefined`: as a new directory, 0755 and root's. */
+  readonly rootFrom: number | undefined
+  /** The topmost layer shows the root as it is. */
+  readonly exact: boolean
+}
+
+/** Bottom layer first. */
+export function stackOf(directories: readonly LayerDirectory[]): Stack {
+  const bottom = Math.max(
+    0,
+    directories.findLastIndex(({ opaqueRoot }) => opaqueRoot),
+  )
+  const shown = directories.slice(bottom).toReversed()
+  if (shown.length > MOST_LAYERS) {
+    throw new TbuildError(
+      'TOO_MANY_LAYERS',
+      `The image has ${shown.length} layers; overlayfs takes ${MOST_LAYERS}.`,
+      {
+        hint: 'Combine instructions: every RUN, COPY, ADD and WORKDIR makes a layer.',
+      },
+    )
+  }
+  return {
+    lowers: shown.map(({ fd }) => fd),
+    // Also layers that an opaque root hides may say what the root is.
+    rootFrom: directories.findLast(({ hasRoot }) => hasRoot)?.fd,
+    exact: shown[0]?.hasRoot === true,
+  }
+}
+
+/** A read-only mount. */
+export function mountStack(context: StoreContext, stack: Stack): number {
+  const [only] = stack.lowers
+  if (only === undefined) return openDirectoryPath(rootDirectory(context, stack))
+  // overlayfs wants two lowers where there is no upper; a single one would show its whiteouts as devices, too.
+  if (stack.exact && stack.lowers.length > 1) return mountOverlay({ lowers: stack.lowers })
+  const fd = openDirectoryPath(rootDirectory(context, stack))
+  try {
+    return mountOverlay({ lowers: [fd, ...stack.lowers] })
+  } finally {
+    closeSync(fd)
+  }
+}
+
+export interface Upper {
+  readonly mount: number
+  /** Open on the upper directory. */
+  readonly fd: number
+  readonly path: string
+}
+
+/** An overlay with a fresh upper in a work directory of its own. */
+export function mountUpper(context: StoreContext, stack: Stack): Upper {
+  const base = context.workDirectory('upper')
+  const path = join(base, 'upper')
+  makeRoot(path, stack)
+  mkdirSync(join(base, 'work'))
+  const fd = openDirectoryPath(path)
+  const opened = [openDirectoryPath(join(base, 'work'))]
+  try {
+    let { lowers } = stack
+    if (lowers.length === 0) {
+      mkdirSync(join(base, 'empty'))
+      const empty = openDirectoryPath(join(base, 'empty'))
+      opened.push(empty)
+      lowers = [empty]
+    }
+    return { mount: mountOverlay({ lowers, upper: { upper: fd, work: opened[0] ?? -1 } }), fd, path }
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  } finally {
+    for (const one of opened) closeSync(one)
+  }
+}
+
+function rootDirectory(context: StoreContext, stack: Stack): string {
+  const path = context.workPath('root')
+  makeRoot(path, stack)
+  return path
+}
+
+function makeRoot(path: string, { rootFrom }: Stack): void {
+  mkdirSync(path, { mode: 0o755 })
+  if (rootFrom === undefined) {
+    chmodSync(path, 0o755)
+    lutimesSync(path, 0, 0)
+    return
+  }
+  const stats = fstatSync(rootFrom)
+  chownSync(path, stats.uid, stats.gid)
+  chmodSync(path, stats.mode & 0o7777)
+  for (const [name, value] of readAttributes(`/proc/self/fd/${rootFrom}/.`, 'trusted.overlay.').layer) {
+    setXattr(path, name, value)
+  }
+  lutimesSync(path, stats.atimeMs / 1000, stats.mtimeMs / 1000)
+}

@@ -1,0 +1,148 @@
+/**
+ * A directory tree, read by descriptor. Paths are byte strings (one character a byte, as 'latin1' decodes), relative to the root, without a
+ * leading `/`; '' is the root. Nothing leads out of the tree: directories are opened by openat2(2) below the root's descriptor,
+ * symlinks are followed by hand, inside.
+ */
+import { closeSync, constants, openSync, type BigIntStats } from 'node:fs'
+import { TbuildError } from '../../errors.ts'
+import { isErrno, readlinkat } from '../../linux/index.ts'
+import { readAttributes } from '../tar/attributes.ts'
+import { inDirectory, pathOf } from '../tar/names.ts'
+import { listDirectory, lstatAt, openDirectory } from '../tar/tree.ts'
+
+const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
+/** Directories kept open: a walk needs its ancestors, and comes back to siblings. */
+const OPEN_DIRECTORIES = 64
+/** path_resolution(7). */
+const MOST_SYMLINKS = 40
+
+export interface Tree extends Disposable {
+  /** lstat(2); `undefined` when there is nothing, or something on the way is no directory. */
+  lstat(path: string): BigIntStats | undefined
+  /** Names in the order of their bytes. */
+  list(path: string): readonly string[]
+  readlink(path: string): string
+  /** A regular file, for reading; the caller closes it. */
+  open(path: string): number
+  /** What a layer keeps: user.*, file capabilities, ACLs. */
+  xattrs(path: string): ReadonlyMap<string, Buffer>
+}
+
+/** `rootFd` stays the caller's. */
+export function openTree(rootFd: number): Tree {
+  const directories = new Map<string, number>()
+  const directory = (path: string): number => {
+    const known = directories.get(path)
+    if (known !== undefined) {
+      // Most recently used last.
+      directories.delete(path)
+      directories.set(path, known)
+      return known
+    }
+    const fd = openDirectory(rootFd, path)
+    directories.set(path, fd)
+    if (directories.size > OPEN_DIRECTORIES) {
+      const [oldest, oldestFd] = directories.entries().next().value ?? ['', -1]
+      directories.delete(oldest)
+      closeSync(oldestFd)
+    }
+    return fd
+  }
+  const place = (path: string): readonly [fd: number, name: string] => {
+    const slash = path.lastIndexOf('/')
+    return [directory(slash < 0 ? '' : path.slice(0, slash)), path === '' ? '.' : path.slice(slash + 1)]
+  }
+  return {
+    lstat: (path) => {
+      try {
+        const [fd, name] = place(path)
+        return lstatAt(fd, name)
+      } catch (error) {
+        if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG')) return undefined
+        throw error
+      }
+    },
+    list: (path) => listDirectory(directory(path)),
+    readlink: (path) => {
+      const [fd, name] = place(path)
+      return readlinkat(fd, pathOf(name)).toString('latin1')
+    },
+    open: (path) => {
+      const [fd, name] = place(path)
+      return openSync(inDirectory(fd, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+    },
+    xattrs: (path) => {
+      const [fd, name] = place(path)
+      return readAttributes(inDirectory(fd, name), 'trusted.overlay.').layer
+    },
+    [Symbol.dispose]: () => {
+      for (const fd of directories.values()) closeSync(fd)
+      directories.clear()
+    },
+  }
+}
+
+/** What `resolveInTree` needs to know. */
+export interface Walkable<Stats extends { isDirectory(): boolean; isSymbolicLink(): boolean }> {
+  lstat(path: string): Stats | undefined
+  readlink(path: string): string
+}
+
+export interface Resolved<Stats> {
+  /** Without symlinks, as far as it exists; the rest as it was given. */
+  readonly path: string
+  readonly stats: Stats | undefined
+}
+
+/**
+ * Where `path` leads inside the tree, as chroot(2) would have it: `..` of the root is the root, absolute symlinks begin there. With
+ * `followLast: false` a symlink at the end is the answer itself. What does not exist is taken literally.
+ * Throws `PATH_LOOP` (too many symlinks), `PATH_NOT_DIRECTORY` (something on the way is a file).
+ */
+export function resolveInTree<Stats extends { isDirectory(): boolean; isSymbolicLink(): boolean }>(
+  tree: Walkable<Stats>,
+  path: string,
+  { followLast = true } = {},
+): Resolved<Stats> {
+  const pending = path.split('/').toReversed()
+  const done: string[] = []
+  let stats = tree.lstat('')
+  let symlinks = 0
+  while (pending.length > 0) {
+    const name = pending.pop() ?? ''
+    if (name === '' || name === '.') continue
+    if (name === '..') {
+      done.pop()
+      stats = tree.lstat(done.join('/'))
+      continue
+    }
+    if (stats !== undefined && !stats.isDirectory()) {
+      throw new TbuildError('PATH_NOT_DIRECTORY', `/${show(done.join('/'))} is not a directory.`)
+    }
+    done.push(name)
+    stats = stats && tree.lstat(done.join('/'))
+    if (stats?.isSymbolicLink() !== true || (!followLast && !pending.some(isName))) continue
+    if (++symlinks > MOST_SYMLINKS)
+      throw new TbuildError('PATH_LOOP', `/${show(path)}: too many symbolic links.`)
+    const target = tree.readlink(done.join('/'))
+    done.pop()
+    if (target.startsWith('/')) done.length = 0
+    pending.push(...target.split('/').toReversed())
+    stats = tree.lstat(done.join('/'))
+  }
+  return { path: done.join('/'), stats }
+}
+
+function isName(part: string): boolean {
+  return part !== '' && part !== '.'
+}
+
+/** A byte string as text, for messages. */
+export function show(path: string): string {
+  return Buffer.from(path, 'latin1').toString()
+}
+
+/** Text as a byte string. */
+export function bytesOf(text: string): string {
+  return Buffer.from(text).toString('latin1')
+}
