@@ -135,6 +135,75 @@ function makeNode(root: string, node: Node): void {
   for (const [name, value] of Object.entries(node.xattrs ?? {})) setXattr(path, name, value)
 }
 
+/** cap_net_raw+ep, in version 2 of its form (capabilities(7)). */
+export const capability: Buffer = Buffer.from('0100000200200000000000000000000000000000', 'hex')
+
+/** u::rwx,u:1000:rwx,g::r-x,m::rwx,o::r-x, in the form that the kernel keeps it in (acl(5)). */
+export const defaultAcl: Buffer = Buffer.from(
+  '02000000' +
+    '01000700ffffffff' +
+    '02000700e8030000' +
+    '04000500ffffffff' +
+    '10000700ffffffff' +
+    '20000500ffffffff',
+  'hex',
+)
+
+/** A bit of everything that a tree can hold; without attributes what GNU's format can say. */
+export function richTree(options: { readonly xattrs: boolean }): Node[] {
+  const long = 'n'.repeat(150)
+  const deep = `${long}/${long}/${long}`
+  const fraction = options.xattrs ? 123_456_789n : 0n
+  const xattrs = {
+    'user.binary': Buffer.from('a\0b\n=\xff', 'latin1'),
+    'user.a=b%3Dc%': Buffer.from('1'),
+    'user.empty': Buffer.alloc(0),
+  }
+  const nodes: Node[] = [
+    { type: 'file', path: 'plain', contents: 'hello', mtimeNs: 1_600_000_000_000_000_000n + fraction },
+    { type: 'file', path: 'empty', mode: 0 },
+    { type: 'file', path: 'block', contents: 'x'.repeat(512), mode: 0o7777 },
+    {
+      type: 'file',
+      path: 'large',
+      contents: Buffer.alloc(100_000, 'large'),
+      uid: 3_000_000,
+      gid: 4_000_000_000,
+    },
+    { type: 'file', path: 'before 1970', mtimeNs: -2_000_000_000n + fraction },
+    { type: 'file', path: 'zeros', contents: Buffer.alloc(50_000) },
+    { type: 'directory', path: 'd', mode: 0o2750, uid: 1, gid: 2, mtimeNs: -1_000_000_000n },
+    { type: 'hardlink', path: 'd/of plain', link: 'plain' },
+    { type: 'hardlink', path: 'hard', link: 'plain' },
+    { type: 'symlink', path: 'link', link: 'plain', uid: 3, gid: 4, mtimeNs: 5_000_000_000n + fraction },
+    { type: 'hardlink', path: 'link of link', link: 'link' },
+    { type: 'symlink', path: 'link to root', link: '/..//./x' },
+    { type: 'symlink', path: 'long link', link: `${deep}/${deep}` },
+    { type: 'char', path: 'char', device: [300, 255], mode: 0o666, uid: 7 },
+    { type: 'block', path: 'dev', device: [259, 70_000], mode: 0o660 },
+    { type: 'fifo', path: 'fifo', mode: 0o622, mtimeNs: 77_000_000_000n },
+    { type: 'hardlink', path: 'fifo 2', link: 'fifo' },
+    { type: 'directory', path: long },
+    { type: 'directory', path: `${long}/${long}` },
+    { type: 'file', path: deep, contents: 'deep' },
+    { type: 'file', path: Buffer.from('gr\xfc\xdf', 'latin1'), contents: 'latin' },
+    { type: 'symlink', path: 'to latin', link: Buffer.from('gr\xfc\xdf', 'latin1') },
+    { type: 'file', path: 'gr\u00fc\u00df', contents: 'utf8' },
+    { type: 'file', path: '-dash' },
+    { type: 'file', path: 'new\nline\\ ' },
+    { type: 'directory', path: '.wh' },
+    { type: 'file', path: '.wh/x.wh.y' },
+  ]
+  if (!options.xattrs) return nodes
+  return [
+    ...nodes,
+    { type: 'file', path: 'attributes', contents: 'x', uid: 5, xattrs },
+    { type: 'directory', path: 'attributed', xattrs },
+    { type: 'file', path: 'capable', mode: 0o755, uid: 6, xattrs: { 'security.capability': capability } },
+    { type: 'hardlink', path: 'capable too', link: 'capable' },
+  ]
+}
+
 function below(root: string, path: Buffer | string): Buffer {
   return Buffer.concat([Buffer.from(`${root}/`), Buffer.from(path)])
 }
@@ -333,7 +402,11 @@ export function rawArchive(...parts: readonly Buffer[]): Buffer {
 // GNU tar
 
 export function gnuTar(args: readonly string[]): string {
-  return execFileSync('tar', args, { env: { ...process.env, LC_ALL: 'C', TZ: 'UTC' }, encoding: 'latin1' })
+  return execFileSync('tar', args, {
+    env: { ...process.env, LC_ALL: 'C', TZ: 'UTC' },
+    encoding: 'latin1',
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
 }
 
 /** The whole directory as GNU tar writes it. */

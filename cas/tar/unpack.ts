@@ -99,9 +99,13 @@ const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, S_IFCHR, S_IFBLK, S_IFIFO } = con
 const HOLE = 4096
 const zeros = Buffer.alloc(HOLE)
 
+/** Inherited by whatever is made in its directory, so it has to wait until all is made. */
+const DEFAULT_ACL = 'system.posix_acl_default'
+
 interface DirectoryMetadata {
-  mode: number
-  mtimeNs: bigint
+  readonly mode: number
+  readonly mtimeNs: bigint
+  readonly defaultAcl?: Buffer | undefined
 }
 
 interface OpenFile {
@@ -118,7 +122,7 @@ class DirectoryUnpacker {
   readonly #options: UnpackOptions
   readonly #opaqueXattr: string
   readonly #parents: Parents
-  /** Modes and times are set when all is inside: deepest first. */
+  /** Modes, default ACLs and times are set when all is inside: deepest first. */
   readonly #directories = new Map<string, DirectoryMetadata>()
   #file: OpenFile | undefined
   #name = ''
@@ -161,12 +165,13 @@ class DirectoryUnpacker {
   finish(): UnpackResult {
     this.#parents.forget()
     const deepestFirst = [...this.#directories].toSorted(([a], [b]) => b.length - a.length)
-    for (const [path, { mode, mtimeNs }] of deepestFirst) {
+    for (const [path, { mode, mtimeNs, defaultAcl }] of deepestFirst) {
       this.#name = path
       this.#guarded(() => {
         const fd = openDirectory(this.#rootFd, path)
         try {
           fchmodSync(fd, mode)
+          if (defaultAcl !== undefined) this.#setXattr(`/proc/self/fd/${fd}/.`, DEFAULT_ACL, defaultAcl)
           setTimes(fd, '.', { mtime: mtimeNs })
         } finally {
           closeSync(fd)
@@ -253,6 +258,14 @@ class DirectoryUnpacker {
   }
 
   #implicitDirectory(directory: Directory, replaced: boolean): void {
+    // The entry's own name was looked at; a symlink's target is not known until it is followed.
+    const name = directory.path.slice(directory.path.lastIndexOf('/') + 1)
+    if (this.#options.whiteouts !== 'none' && name.startsWith(WHITEOUT_PREFIX)) {
+      throw this.#error(
+        'TAR_RESERVED_NAME',
+        'a symlink leads it below a name that is reserved for deleted files',
+      )
+    }
     fchownSync(directory.fd, this.#options.owner?.uid ?? 0, this.#options.owner?.gid ?? 0)
     this.#directories.set(directory.path, { mode: 0o755, mtimeNs: 0n })
     if (replaced) this.#setOpaque(directory)
@@ -263,7 +276,8 @@ class DirectoryUnpacker {
     const { uid, gid } = this.#options.owner ?? entry
     fchownSync(directory.fd, uid, gid)
     this.#setXattrs(entry, `/proc/self/fd/${directory.fd}/.`)
-    this.#directories.set(directory.path, { mode: entry.mode, mtimeNs: entry.mtimeNs })
+    const { mode, mtimeNs, xattrs } = entry
+    this.#directories.set(directory.path, { mode, mtimeNs, defaultAcl: xattrs.get(DEFAULT_ACL) })
   }
 
   /** The real directory at `path`; one that replaces something else of this archive hides what the lower layers have there. */
@@ -417,15 +431,24 @@ class DirectoryUnpacker {
   #setXattrs(entry: TarEntry, path: string | Buffer): void {
     for (const [name, value] of entry.xattrs) {
       this.#checkXattr(name)
-      try {
-        setXattr(path, name, value)
-      } catch (error) {
-        if (name === 'security.capability' && isErrno(error, 'EINVAL')) {
-          throw this.#error('TAR_XATTR', 'malformed file capabilities')
-        }
-        if (!isErrno(error, 'EOPNOTSUPP', 'EPERM', 'EINVAL')) throw error
-        this.#skippedXattrs++
+      if (name !== DEFAULT_ACL) this.#setXattr(path, name, value)
+      else if (entry.type !== 'directory') this.#skippedXattrs++
+    }
+  }
+
+  #setXattr(path: string | Buffer, name: string, value: Buffer): void {
+    // The kernel looks at capabilities of some length only.
+    if (name === 'security.capability' && value.length === 0) {
+      throw this.#error('TAR_XATTR', 'malformed file capabilities')
+    }
+    try {
+      setXattr(path, name, value)
+    } catch (error) {
+      if (name === 'security.capability' && isErrno(error, 'EINVAL')) {
+        throw this.#error('TAR_XATTR', 'malformed file capabilities')
       }
+      if (!isErrno(error, 'EOPNOTSUPP', 'EPERM', 'EINVAL')) throw error
+      this.#skippedXattrs++
     }
   }
 
@@ -435,8 +458,8 @@ class DirectoryUnpacker {
       work()
     } catch (error) {
       if (error instanceof TbuildError && error.code.startsWith('TAR_')) throw error
-      if (!(error instanceof Error) || !('code' in error)) throw error
-      throw new TbuildError(String(error.code), `archive entry ${quoteName(this.#name)}: ${error.message}`, {
+      if (!isCoded(error)) throw error
+      throw new TbuildError(error.code, `archive entry ${quoteName(this.#name)}: ${error.message}`, {
         cause: error,
       })
     }
@@ -445,6 +468,10 @@ class DirectoryUnpacker {
   #error(code: string, message: string) {
     return tarError(code, message, { name: this.#name })
   }
+}
+
+function isCoded(error: unknown): error is { readonly code: string; readonly message: string } {
+  return typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string'
 }
 
 /** Blocks of zeros are left out: they become holes. */
