@@ -1,6 +1,6 @@
 /** Archives as arguments: a file, or `-` and nothing for standard input and output. */
 import { createReadStream, createWriteStream, renameSync, rmSync } from 'node:fs'
-import type { Readable, Writable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { UsageError } from './arguments/usage-error.ts'
 
@@ -21,22 +21,16 @@ export function openInput(file: string | undefined): Input {
   return { stream, [Symbol.asyncDispose]: async () => void stream.destroy() }
 }
 
-/**
- * Writes an archive; to a file under another name, renamed when it is whole. `undefined` is standard output.
- * @throws UsageError `TERMINAL_REFUSED`
- */
+/** Writes an archive to standard output, or to a file under another name that is renamed when it is whole and durable. */
 export async function writeArchive(
   file: string | undefined,
   source: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
 ): Promise<void> {
-  if (file === undefined) {
-    await pipeline(source, process.stdout as Writable, { signal, end: false })
-    return
-  }
+  if (file === undefined) return pipeline(source, process.stdout, { signal, end: false })
   const partial = `${file}.partial-${process.pid}`
   try {
-    await pipeline(source, createWriteStream(partial, { flags: 'wx' }), { signal })
+    await pipeline(source, createWriteStream(partial, { flags: 'wx', flush: true }), { signal })
     renameSync(partial, file)
   } catch (error) {
     rmSync(partial, { force: true })

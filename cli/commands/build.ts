@@ -3,7 +3,6 @@ import { join, resolve } from 'node:path'
 import { build as buildImage, type BuildRequest } from '../../builder/index.ts'
 import { TbuildError } from '../../errors.ts'
 import { LIMIT_OPTIONS, STORE_OPTION, defineCommand, type Values } from '../arguments/types.ts'
-import { UsageError } from '../arguments/usage-error.ts'
 import { parseLimits, parsePair } from '../arguments/values.ts'
 import { shortId } from '../format.ts'
 import { familiarName, parseName } from '../images.ts'
@@ -11,6 +10,7 @@ import { interruptible } from '../interrupt.ts'
 import { out, say } from '../output.ts'
 import { checkPlatform } from '../platform.ts'
 import { PROGRESS_MODES, createProgress, type ProgressMode } from '../progress/index.ts'
+import { sourceDateEpoch } from '../source-date-epoch.ts'
 import { openChosenStore } from '../store.ts'
 
 const OPTIONS = {
@@ -111,7 +111,7 @@ function requestOf(options: Values<typeof OPTIONS>, context: string): BuildReque
         return [key, value ?? '']
       }),
     ),
-    sourceDateEpoch: sourceDateEpoch(buildArgs),
+    sourceDateEpoch: sourceDateEpoch(buildArgs.get('SOURCE_DATE_EPOCH')),
   }
 }
 
@@ -133,16 +133,4 @@ function checkContext(context: string): void {
       `The build context ${JSON.stringify(context)} is not a directory.`,
       { hint },
     )
-}
-
-/** https://reproducible-builds.org/specs/source-date-epoch/ */
-function sourceDateEpoch(buildArgs: ReadonlyMap<string, string | undefined>): number | undefined {
-  const text = buildArgs.get('SOURCE_DATE_EPOCH') ?? process.env['SOURCE_DATE_EPOCH']
-  if (text === undefined || text === '') return undefined
-  const seconds = /^\d+$/.test(text) ? Number(text) : Number.NaN
-  if (!(seconds <= 253_402_300_799))
-    throw new UsageError('SOURCE_DATE_EPOCH_INVALID', `SOURCE_DATE_EPOCH is ${JSON.stringify(text)}.`, {
-      hint: 'it is a whole number of seconds since 1970',
-    })
-  return seconds
 }

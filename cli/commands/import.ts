@@ -4,12 +4,13 @@ import { openInput } from '../archive-streams.ts'
 import { interruptible } from '../interrupt.ts'
 import { parseName } from '../images.ts'
 import { out } from '../output.ts'
+import { sourceDateEpoch } from '../source-date-epoch.ts'
 import { openChosenStore } from '../store.ts'
 
 export const importCommand = defineCommand({
   usage: '[OPTIONS] FILE|- [NAME]',
   description: `
-FILE is a tar of a root file system, as it is or compressed by gzip or zstd; - is standard input. Prints the image's id.`,
+FILE is a tar of a root file system, bare or compressed (gzip, zstd, xz, bzip2); - is standard input. Prints the image's id.`,
   options: {
     change: {
       kind: 'list',
@@ -30,10 +31,11 @@ FILE is a tar of a root file system, as it is or compressed by gzip or zstd; - i
     await using input = openInput(file)
     const image = await interruptible(async (signal) => {
       await using store = await openChosenStore(options)
-      return importTar(store, input.stream, {
+      return await importTar(store, input.stream, {
         names,
         changes: options.change,
         message: options.message,
+        sourceDateEpoch: sourceDateEpoch(),
         signal,
       })
     })

@@ -32,9 +32,9 @@ Reads what docker save, podman save or tbuild save wrote, or a tar of an OCI lay
         progress.finish()
       }
     })
-    for (const image of images) {
-      if (image.names.length === 0) out(`Loaded image: ${image.id}\n`)
-      for (const name of image.names) out(`Loaded image: ${familiarName(name)}\n`)
+    for (const { id, names } of images) {
+      if (names.length === 0) out(`Loaded image: ${id}\n`)
+      for (const name of names) out(`Loaded image: ${familiarName(name)}\n`)
     }
   },
 })

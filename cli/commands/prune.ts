@@ -19,7 +19,7 @@ container uses stays.`,
     const dryRun = options['dry-run']
     const report = await interruptible(async () => {
       await using store = await openChosenStore(options)
-      return store.prune({ dryRun })
+      return await store.prune({ dryRun })
     })
     out(list('image', report.images) + list('layer', report.layers) + list('blob', report.blobs))
     if (report.steps > 0) out(`${report.steps} cache record${report.steps === 1 ? '' : 's'}\n`)

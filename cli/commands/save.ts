@@ -1,8 +1,9 @@
-import { saveImages } from '../../builder/index.ts'
+import { saveImages, type TransferEvent } from '../../builder/index.ts'
 import { refuseTerminal, writeArchive } from '../archive-streams.ts'
 import { STORE_OPTION, defineCommand } from '../arguments/types.ts'
 import { resolveImage } from '../images.ts'
 import { interruptible } from '../interrupt.ts'
+import { say } from '../output.ts'
 import { openChosenStore } from '../store.ts'
 
 export const save = defineCommand({
@@ -30,7 +31,11 @@ A tar for docker load, podman load, skopeo and the like. An image given by its n
       await using store = await openChosenStore(options)
       const images = args.map((text) => resolveImage(store, text))
       const format = options.format === 'oci' ? 'oci' : 'docker'
-      await writeArchive(options.output, saveImages(store, images, { format, signal }), signal)
+      await writeArchive(options.output, saveImages(store, images, { format, signal, observe }), signal)
     })
   },
 })
+
+function observe(event: TransferEvent): void {
+  if (event.kind === 'note') say(`note: ${event.text}`)
+}
