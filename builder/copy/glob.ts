@@ -1,6 +1,6 @@
 /**
- * Wildcards in COPY and ADD: Go's `filepath.Match` (`*`, `?`, `[a-z]`, `[^a]`, `\` escapes), a component at a time, and `**` for any number of
- * components. Names are byte strings.
+ * Wildcards in COPY and ADD: Go's `filepath.Match` (`*`, `?`, `[a-z]`, `[^a]`, `\` escapes), a component at a time; `**` is no
+ * more than `*`, as in BuildKit. Names are byte strings.
  */
 import type { Tree } from '../../cas/index.ts'
 
@@ -16,31 +16,24 @@ export function hasWildcard(text: string): boolean {
 /** Paths in `tree` that match, in the order of a walk. Below a match nothing is looked at. */
 export function glob(tree: Tree, pattern: string): string[] {
   const parts = pattern.split('/').filter((part) => part !== '' && part !== '.')
-  const found = new Set<string>()
+  const found: string[] = []
   const walk = (directory: string, at: number): void => {
     const part = parts[at]
     if (part === undefined) {
-      if (directory !== '') found.add(directory)
+      if (directory !== '') found.push(directory)
       return
     }
-    if (part !== '**' && !hasWildcard(part)) {
+    if (!hasWildcard(part)) {
       const path = join(directory, part.replaceAll(/\\(.)/gs, '$1'))
       if (tree.lstat(path) !== undefined) walk(path, at + 1)
       return
     }
-    if (part === '**') walk(directory, at + 1)
     if (tree.lstat(directory)?.isDirectory() !== true) return
-    const matches = part === '**' ? () => true : compile(part)
-    for (const name of tree.list(directory)) {
-      const path = join(directory, name)
-      if (!matches(name)) continue
-      if (part !== '**') walk(path, at + 1)
-      else if (tree.lstat(path)?.isDirectory() === true) walk(path, at)
-      else if (at + 1 === parts.length) found.add(path)
-    }
+    const matches = compile(part)
+    for (const name of tree.list(directory)) if (matches(name)) walk(join(directory, name), at + 1)
   }
   walk('', 0)
-  return [...found]
+  return found
 }
 
 function join(directory: string, name: string): string {

@@ -150,7 +150,7 @@ function findTarget(tree: Dockerfile, stages: readonly Stage[], target: string |
 }
 
 function baseConfig(base: Base): NonNullable<ImageConfig['config']> {
-  return base.kind === 'image' ? (base.image.config.config ?? {}) : {}
+  return base.kind === 'image' ? (base.image.config.config ?? {}) : { WorkingDir: '/' }
 }
 
 function checkImage(tree: Dockerfile, range: From['range'], name: string, image: Image): Image {

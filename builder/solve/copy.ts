@@ -55,16 +55,6 @@ function select(step: CopyStep, tree: Tree, whyIgnored: (path: string) => string
       hint: `write ${step.destination}/`,
     })
   }
-  const several = selected.length > 1 && !step.destination.endsWith('/')
-  if (several && selected.some(({ tree: from, path }) => from.lstat(path)?.isDirectory() !== true)) {
-    throw new TbuildError(
-      'COPY_DESTINATION',
-      `the wildcard matches ${selected.length} files, so the destination must be a directory`,
-      {
-        hint: `write ${step.destination}/`,
-      },
-    )
-  }
   return selected
 }
 

@@ -13,6 +13,8 @@ import { blobPath } from './paths.ts'
 
 /** A layer's directory, open. */
 export interface LayerDirectory {
+  /** Names the directory: two layers of a stack may be the same. */
+  readonly id: string
   readonly fd: number
   /** All below is hidden: what overlayfs cannot say of a layer's root. */
   readonly opaqueRoot: boolean
@@ -50,8 +52,10 @@ export function findDirectory(
     bootId(),
   )
   if (row === undefined) return undefined
+  const id = String(row['name'])
   return {
-    fd: openDirectoryPath(join(context.paths.layers, String(row['name']))),
+    id,
+    fd: openDirectoryPath(join(context.paths.layers, id)),
     opaqueRoot: row['opaque_root'] !== 0,
     hasRoot: row['has_root'] !== 0,
   }

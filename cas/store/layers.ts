@@ -28,12 +28,12 @@ import type { Layer, LayerStore, LayerWriter, Root, StoredLayer, WritableRoot } 
 /** What a handle stands for. */
 class LayerState implements Layer {
   readonly stored: Promise<StoredLayer>
-  /** Present once something needs it; an upper's from the start. */
-  directory: Promise<LayerDirectory> | undefined
+  /** Of an upper. Which directory shows a stored layer depends on what is below it. */
+  readonly upper: LayerDirectory | undefined
 
-  constructor(stored: Promise<StoredLayer>, directory?: LayerDirectory) {
+  constructor(stored: Promise<StoredLayer>, upper?: LayerDirectory) {
     this.stored = stored
-    this.directory = directory && Promise.resolve(directory)
+    this.upper = upper
     // Told to whoever awaits it; a build that fails elsewhere may never do so.
     stored.catch(() => {})
   }
@@ -107,19 +107,20 @@ export function createLayerStore(context: StoreContext): LayerStore & AsyncDispo
     const directories: LayerDirectory[] = []
     let chain: string | undefined = ''
     for (const layer of states) {
-      if (layer.directory === undefined) {
+      if (layer.upper === undefined) {
         const { diffId } = await layer.stored
         db.transaction(() => {
           known(diffId)
           context.hold([diffId])
         })
         chain ??= chainId(await Promise.all(states.slice(0, states.indexOf(layer)).map((one) => one.stored)))
-        layer.directory = openStored(diffId, chain)
+        directories.push(await openStored(diffId, chain))
         chain = chainId([{ diffId }], chain)
       } else {
+        // Not told without waiting for its ingest: only when something stored lies on top.
         chain = undefined
+        directories.push(layer.upper)
       }
-      directories.push(await layer.directory)
     }
     return directories
   }
@@ -163,7 +164,7 @@ export function createLayerStore(context: StoreContext): LayerStore & AsyncDispo
       commit: async ({ clampMtimeNs } = {}) => {
         unmount()
         if (clampMtimeNs !== undefined) clampTimes(upper.fd, clampMtimeNs)
-        const directory = { fd: upper.fd, opaqueRoot: false, hasRoot: true }
+        const directory = { id: upper.path, fd: upper.fd, opaqueRoot: false, hasRoot: true }
         return new LayerState(background(ingestUpper(layers, upper)), directory)
       },
       [Symbol.asyncDispose]: async () => unmount(),

@@ -26,7 +26,11 @@ export function stackOf(directories: readonly LayerDirectory[]): Stack {
     0,
     directories.findLastIndex(({ opaqueRoot }) => opaqueRoot),
   )
-  const shown = directories.slice(bottom).toReversed()
+  // overlayfs takes no directory twice. What a lower one of two equal layers adds, the upper one adds again.
+  const shown: LayerDirectory[] = []
+  for (const directory of directories.slice(bottom).toReversed()) {
+    if (!shown.some(({ id }) => id === directory.id)) shown.push(directory)
+  }
   if (shown.length > MOST_LAYERS) {
     throw new TbuildError(
       'TOO_MANY_LAYERS',
