@@ -133,7 +133,9 @@ async function* throughTool(
   source: AsyncIterable<Uint8Array>,
   what: string,
 ): AsyncGenerator<Buffer> {
-  const child = spawn(tool, ['-dc'], { stdio: ['pipe', 'pipe', 'pipe'] })
+  // In English, for the message.
+  const env = { ...process.env, LC_ALL: 'C' }
+  const child = spawn(tool, ['-dc'], { stdio: ['pipe', 'pipe', 'pipe'], env })
   const ended = Promise.withResolvers<number | null>()
   ended.promise.catch(() => {})
   child.on('error', (error) => ended.reject(missing(tool, what, error)))

@@ -176,16 +176,20 @@ async function dockerImage(load: Load, entry: DockerEntry): Promise<Prepared> {
     throw invalid(
       `manifest.json names ${entry.layers.length} layers of ${entry.config}, whose config has ${diffIds.length}`,
     )
-  const files = new Map(diffIds.map((diffId, i) => [diffId, entry.layers[i] ?? '']))
-  await eachLimited([...files], LAYERS_AT_ONCE, load.options.signal, async ([diffId, name], signal) => {
-    const present = store.layers.find(diffId)
-    if (present === undefined) {
-      const bytes = watched(load, fileOf(load, name), diffId, signal)
-      const tar = decompress(bytes, { what: `the layer ${JSON.stringify(name)}`, signal })
+  // Those that are missing here; all are looked for before the first is stored.
+  const files = new Map<DiffId, SpooledFile | undefined>()
+  for (const [i, diffId] of diffIds.entries()) {
+    const present = store.layers.find(diffId) !== undefined
+    files.set(diffId, present ? undefined : fileOf(load, entry.layers[i] ?? ''))
+  }
+  await eachLimited([...files], LAYERS_AT_ONCE, load.options.signal, async ([diffId, layer], signal) => {
+    if (layer !== undefined) {
+      const bytes = watched(load, layer, diffId, signal)
+      const tar = decompress(bytes, { what: `the layer ${JSON.stringify(layer.name)}`, signal })
       await store.layers.ingestTar(tar, { expected: diffId, signal })
     }
     const size = store.layers.find(diffId)?.size ?? 0
-    done(load, { digest: diffId, size }, present === undefined ? 'stored' : 'exists')
+    done(load, { digest: diffId, size }, layer === undefined ? 'exists' : 'stored')
   })
   const layers = diffIds.map((diffId) => {
     const stored = store.layers.find(diffId)
