@@ -98,12 +98,14 @@ async function produce(
   records: readonly Promise<unknown>[],
   progress: Progress,
 ): Promise<Image> {
+  // Solved before its key is asked for: keys are told one after the other, branches run side by side.
+  const isCached = run.isComplete && !request.noCache
+  const solved = isCached ? undefined : await run.solve()
   const key = imageKey(plan, await run.key(), request)
-  const known = request.noCache ? undefined : store.steps.findImage(key)
-  if (known !== undefined && run.isComplete) return nameImage(store, known, request.tags)
-  const solved = await run.solve()
+  const known = isCached ? store.steps.findImage(key) : undefined
+  if (known !== undefined) return nameImage(store, known, request.tags)
   const shown = progress.start('exporting to image')
-  const manifest = await writeImage(store, plan, solved, request)
+  const manifest = await writeImage(store, plan, solved ?? (await run.solve()), request)
   await Promise.all(records)
   const image = store.images.put(manifest, request.tags)
   store.steps.recordImage(key, manifest)

@@ -37,11 +37,17 @@ export function createProgress(observe: BuildObserver): Progress {
         },
         done: () => observe({ kind: 'done', id }),
         failed: (error) =>
-          observe({ kind: 'failed', id, message: error instanceof Error ? error.message : String(error) }),
+          observe({ kind: 'failed', id, message: firstLine(error) }),
         canceled: () => observe({ kind: 'canceled', id }),
         output: (chunk) => observe({ kind: 'output', id, chunk }),
         note: (text) => observe({ kind: 'note', id, text }),
       }
     },
   }
+}
+
+/** What follows is the output of the command, which was shown already. */
+function firstLine(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error)
+  return message.split('\n')[0] ?? message
 }
