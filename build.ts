@@ -7,9 +7,9 @@
  *   too, which loads promises, streams and more (docs/decisions/2026-11-24-command-line.md).
  */
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { builtinModules } from 'node:module'
-import { join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { build as esbuild, type Plugin } from 'esbuild'
 
 const root = import.meta.dirname
@@ -33,11 +33,58 @@ const builtins: Plugin = {
   },
 }
 
+/**
+ * An import from a folder's face becomes one from the file that the face names: esbuild gives all that a face names to
+ * whoever imports it, so that a build would load what only `save` needs.
+ */
+const faces: Plugin = {
+  name: 'faces',
+  setup(build) {
+    build.onLoad({ filter: /\.ts$/ }, ({ path }) => {
+      const contents = readFileSync(path, 'utf8').replaceAll(
+        /^import \{([^}]*)\} from '(\.[^']*\/index\.ts)'$/gm,
+        (_, names: string, face: string) => {
+          const imports = bindings(names).map(({ name, as }) => {
+            const [file, original] = behind(resolve(dirname(path), face), name)
+            return `import { ${original} as ${as} } from '${file}'`
+          })
+          return imports.join(';')
+        },
+      )
+      return { contents, loader: 'ts' }
+    })
+  },
+}
+
+/** The file that a face takes a name from, and the name there; the face itself when the name is its own. */
+function behind(face: string, name: string): readonly [file: string, name: string] {
+  const exports = readFileSync(face, 'utf8').matchAll(/^export \{([^}]*)\} from '(\.[^']*)'$/gm)
+  for (const [, names = '', file = ''] of exports) {
+    const found = bindings(names).find(({ as }) => as === name)
+    if (found === undefined) continue
+    const path = resolve(dirname(face), file)
+    return path.endsWith('/index.ts') ? behind(path, found.name) : [path, found.name]
+  }
+  return [face, name]
+}
+
+/** `a, type B, c as d`, without the types. */
+function bindings(list: string): { readonly name: string; readonly as: string }[] {
+  return list
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== '' && !item.startsWith('type '))
+    .map((item) => {
+      const [name = '', as = name] = item.split(' as ')
+      return { name, as }
+    })
+}
+
 /** esbuild writes each import on a line of its own; bindings of builtins never change, so constants do. */
 function fetchBuiltins(code: string): string {
   return code
     .replaceAll(
-      /^import (?:\{(.*)\}|\* as (\S+)|(\S+)) from "(node:[^"]+)";$/gm,
+      /^import (?:\{([^}]*)\}|\* as (\S+)|(\S+)) from "(node:[^"]+)";$/gm,
       (line, named, all, whole, name) => {
         const bindings: unknown = named === undefined ? (all ?? whole) : `{${named.replaceAll(' as ', ': ')}}`
         return typeof bindings === 'string' ? `const ${bindings} = ${getBuiltin(name)};` : line
@@ -64,7 +111,7 @@ const { outputFiles } = await esbuild({
   minifySyntax: true,
   legalComments: 'none',
   chunkNames: '[name]-[hash]',
-  plugins: [builtins],
+  plugins: [builtins, faces],
   logLevel: 'warning',
 })
 rmSync(dist, { recursive: true, force: true })
