@@ -85,9 +85,9 @@ function fetchBuiltins(code: string): string {
   return code
     .replaceAll(
       /^import (?:\{([^}]*)\}|\* as (\S+)|(\S+)) from "(node:[^"]+)";$/gm,
-      (line, named, all, whole, name) => {
-        const bindings: unknown = named === undefined ? (all ?? whole) : `{${named.replaceAll(' as ', ': ')}}`
-        return typeof bindings === 'string' ? `const ${bindings} = ${getBuiltin(name)};` : line
+      (_, named: string | undefined, all: string | undefined, whole: string | undefined, name: string) => {
+        const target = named === undefined ? (all ?? whole) : `{${named.replaceAll(' as ', ': ')}}`
+        return `const ${target} = ${getBuiltin(name)};`
       },
     )
     .replaceAll(/\bimport\("(node:[^"]+)"\)/g, (_, name: string) => `Promise.resolve(${getBuiltin(name)})`)
