@@ -7,9 +7,9 @@
  *   too, which loads promises, streams and more (docs/decisions/2026-11-24-command-line.md).
  */
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { builtinModules } from 'node:module'
-import { dirname, join, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { build as esbuild, type Plugin } from 'esbuild'
 
 const root = import.meta.dirname
@@ -114,9 +114,14 @@ const { outputFiles } = await esbuild({
   plugins: [builtins, faces],
   logLevel: 'warning',
 })
-rmSync(dist, { recursive: true, force: true })
-mkdirSync(dist)
-for (const { path, text } of outputFiles) writeFileSync(path, fetchBuiltins(text))
+// Written elsewhere and moved: a tbuild that starts meanwhile finds the old bundle or the new one.
+const partial = `${dist}.partial-${process.pid}`
+const old = `${dist}.old-${process.pid}`
+mkdirSync(partial)
+for (const { path, text } of outputFiles) writeFileSync(join(partial, basename(path)), fetchBuiltins(text))
+if (existsSync(dist)) renameSync(dist, old)
+renameSync(partial, dist)
+rmSync(old, { recursive: true, force: true })
 // Fills dist/compile-cache, for those who may only read it. Not worth a failure.
 for (const args of [['version'], ['build', '--help']])
   spawnSync(process.execPath, [join(dist, 'tbuild.js'), ...args])

@@ -38,7 +38,8 @@ function isExpected(error: unknown): error is Error & Expected {
 function expectedText(error: Expected): string {
   const { code, message, hint, source } = error
   const red = styleText('red', 'tbuild: error:', { stream: process.stderr })
-  const lines = [`${red} ${printable(message)} [${code}]`]
+  const [summary, ...details] = printable(message).split('\n')
+  const lines = [`${red} ${summary} [${code}]`, ...details]
   if (source !== undefined) lines.push(`${source.file}:${source.line}`, source.frame.replace(/\n$/, ''))
   const advice = hint ?? SYSTEM_HINTS[code]
   if (advice !== undefined) lines.push(`hint: ${printable(advice)}`)

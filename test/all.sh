@@ -1,5 +1,5 @@
 #!/bin/sh
-# Every check and test: types, lint (the floors too), format, jest. `npm test`. Ends with one line, `N passed, N failed`.
+# Every check and test: bundle, types, lint (the floors too), format, jest. `npm test`. Ends with one line, `N passed, N failed`.
 set -u
 cd "$(dirname "$0")/.."
 export PATH="$PWD/node_modules/.bin:$PATH"
@@ -31,6 +31,7 @@ check() {
   shift
   if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 }
+check Bundle node build.ts
 check Types tsc --noEmit
 check 'Lint and floors' oxlint --type-aware --deny-warnings
 check Format oxfmt --check

@@ -1,10 +1,9 @@
 /**
  * A build as it is shown: `plain` prints lines as they come, in BuildKit's form, for logs and pipes; `terminal` redraws what
- * is running; `quiet` prints nothing but what a failed step wrote. All go to stderr.
+ * is running; `quiet` shows nothing (the error of a failed step has the end of its output). All go to stderr.
  */
 import type { BuildObserver } from '../../builder/index.ts'
 import { plainProgress } from './plain.ts'
-import { quietProgress } from './quiet.ts'
 
 export const PROGRESS_MODES = ['auto', 'plain', 'quiet'] as const
 export type ProgressMode = (typeof PROGRESS_MODES)[number]
@@ -17,8 +16,10 @@ export interface Progress {
 
 /** `auto` is the live display on a terminal, and plain elsewhere. */
 export async function createProgress(mode: ProgressMode, stream: NodeJS.WriteStream): Promise<Progress> {
-  if (mode === 'quiet') return quietProgress(stream)
-  if (mode === 'plain' || !stream.isTTY || process.env['TERM'] === 'dumb') return plainProgress(stream)
+  if (mode === 'quiet') return { observe: () => {}, finish: () => {} }
+  // A terminal without a size (`script`, some CI) cannot be drawn on.
+  const drawable = stream.isTTY && stream.columns > 0 && process.env['TERM'] !== 'dumb'
+  if (mode === 'plain' || !drawable) return plainProgress(stream)
   const { terminalProgress } = await import('./terminal.ts')
   return terminalProgress(stream)
 }

@@ -23,14 +23,11 @@ interface Step {
 }
 
 const SHOWN_LINES = 6
-/** Of a failed step. */
-const KEPT_LINES = 40
 const BLINK_MS = 150
 const FRAME_MS = 100
 
 export function terminalProgress(stream: NodeJS.WriteStream): Progress {
   const steps = new Map<number, Step>()
-  const begun = performance.now()
   /** Lines that are final, until they are printed. */
   let ready: string[] = []
   let cached = 0
@@ -50,12 +47,13 @@ export function terminalProgress(stream: NodeJS.WriteStream): Progress {
     timer = setInterval(draw, FRAME_MS)
     draw()
   }
-  const final = (line: string): void => {
-    if (cached > 0)
-      ready.push(
-        ` ${style('green', '✔')} ${cached} step${cached === 1 ? '' : 's'} ${style('cyan', 'CACHED')}`,
-      )
+  const foldCached = (): void => {
+    const count = `${cached} step${cached === 1 ? '' : 's'}`
+    if (cached > 0) ready.push(` ${style('green', '✔')} ${count} ${style('cyan', 'CACHED')}`)
     cached = 0
+  }
+  const final = (line: string): void => {
+    foldCached()
     ready.push(line)
   }
   const ended = (mark: string, title: string, time: string): string => {
@@ -111,8 +109,8 @@ export function terminalProgress(stream: NodeJS.WriteStream): Progress {
       case 'output': {
         const step = steps.get(event.id)
         if (step === undefined) break
-        for (const line of step.lines.push(event.chunk).slice(-KEPT_LINES)) step.tail.push(outputText(line))
-        step.tail.splice(0, step.tail.length - KEPT_LINES)
+        for (const line of step.lines.push(event.chunk).slice(-SHOWN_LINES)) step.tail.push(outputText(line))
+        step.tail.splice(0, step.tail.length - SHOWN_LINES)
         break
       }
       case 'note': {
@@ -127,10 +125,8 @@ export function terminalProgress(stream: NodeJS.WriteStream): Progress {
         close(event.id, (step) => final(ended(style('green', '✔'), step.title, elapsed(step.started))))
         break
       case 'failed':
-        close(event.id, (step) => {
-          final(ended(style('red', '✘'), step.title, elapsed(step.started)))
-          for (const line of step.tail) ready.push(`   │ ${line}`)
-        })
+        // Its error is printed next, and has the end of its output.
+        close(event.id, (step) => final(ended(style('red', '✘'), step.title, elapsed(step.started))))
         break
       case 'canceled':
         close(event.id, (step) =>
@@ -152,7 +148,7 @@ export function terminalProgress(stream: NodeJS.WriteStream): Progress {
       clearTimeout(timer)
       timer = undefined
       for (const id of steps.keys()) observe({ kind: 'canceled', id })
-      final(style('dim', ` ${elapsed(begun)} in all`))
+      foldCached()
       display?.clear()
       display?.done()
       stream.write(ready.map((line) => `${line}\n`).join(''))

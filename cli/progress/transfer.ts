@@ -23,7 +23,7 @@ export function transferProgress(
   how: { readonly quiet?: boolean } = {},
 ): TransferProgress {
   const moving = new Map<string, Layer>()
-  const live = stream.isTTY && process.env['TERM'] !== 'dumb'
+  const live = stream.isTTY && stream.columns > 0 && process.env['TERM'] !== 'dumb'
   const begun = performance.now()
   let drawn = false
   let lastDraw = 0
