@@ -225,6 +225,32 @@ describe('other tools', () => {
     }
   })
 
+  test("an image with docker's manifest becomes OCI's in an OCI layout, and stays itself elsewhere", async () => {
+    await using real = await startRegistry()
+    await using one = await newStore()
+    const image = await makeApp(one)
+    const oci = await saveFile(one, [{ image, name: NAME }], 'oci')
+    const to = `docker://${real.host}/app:1`
+    await run('skopeo', ['copy', '--dest-tls-verify=false', '--format', 'v2s2', `oci-archive:${oci}`, to])
+    const reference = parseReference(`${real.host}/app:1`)
+    await using registry = await openRegistry(reference)
+    await using two = await newStore()
+    const pulled = await pullImage(two, registry, reference)
+    expect(pulled).toMatchObject({ id: image.id, manifest: { mediaType: MEDIA.dockerManifest } })
+
+    const { bytes, notes } = await save(two, [{ image: pulled, name: NAME }], 'oci')
+    expect(notes).toEqual([expect.stringContaining("docker's manifest is saved as OCI's")])
+    const layout = newPath('layout')
+    await mkdir(layout)
+    await writeFile(`${layout}.tar`, bytes)
+    await run('tar', ['-xf', `${layout}.tar`, '-C', layout])
+    await run('umoci', ['unpack', '--image', `${layout}:1`, newPath('bundle')])
+
+    await using three = await newStore()
+    const [loaded] = await load(three, (await save(two, [{ image: pulled, name: NAME }])).bytes)
+    expect(loaded?.manifestDigest).toBe(pulled.manifestDigest)
+  })
+
   test('we load what skopeo writes', async () => {
     await using store = await newStore()
     const image = await makeApp(store)

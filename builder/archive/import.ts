@@ -1,7 +1,7 @@
 /** A root file system as an image of one layer. */
 import type { Image, ImageConfig, Platform, Store } from '../../cas/index.ts'
 import { hostPlatform } from '../transfer/platform.ts'
-import { bareManifest } from './bare-manifest.ts'
+import { bareLayer, ociManifest } from '../transfer/manifest.ts'
 import { applyChanges } from './changes.ts'
 import { decompress } from './decompress.ts'
 
@@ -49,6 +49,6 @@ export async function importTar(
   }
   const bytes = Buffer.from(JSON.stringify(image))
   const digest = store.blobs.write(bytes)
-  const manifest = store.blobs.write(bareManifest({ digest, size: bytes.length }, [layer]))
+  const manifest = store.blobs.write(ociManifest({ digest, size: bytes.length }, [bareLayer(layer)]))
   return store.images.put(manifest, options.names ?? [])
 }

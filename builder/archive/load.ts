@@ -16,10 +16,10 @@ import { TbuildError } from '../../errors.ts'
 import { formatReference, parseReference } from '../../registry/index.ts'
 import { eachLimited } from '../transfer/each-limited.ts'
 import { layerCodec, storeLayer } from '../transfer/layer.ts'
+import { bareLayer, ociManifest } from '../transfer/manifest.ts'
 import { choosePlatform, hostPlatform, isImageType, isIndexType } from '../transfer/platform.ts'
 import { counted } from '../transfer/streams.ts'
 import type { TransferObserver } from '../transfer/types.ts'
-import { bareManifest } from './bare-manifest.ts'
 import { decompress } from './decompress.ts'
 import { parseDockerManifest, type DockerEntry } from './docker-manifest.ts'
 import { invalid, spoolArchive, type SpooledArchive, type SpooledFile } from './spool.ts'
@@ -194,10 +194,10 @@ async function dockerImage(load: Load, entry: DockerEntry): Promise<Prepared> {
   const layers = diffIds.map((diffId) => {
     const stored = store.layers.find(diffId)
     if (stored === undefined) throw new TbuildError('LAYER_UNKNOWN', `the store has no layer ${diffId}`)
-    return stored
+    return bareLayer(stored)
   })
   const configDigest = store.blobs.write(configBytes)
-  const manifest = bareManifest({ digest: configDigest, size: configBytes.length }, layers)
+  const manifest = ociManifest({ digest: configDigest, size: configBytes.length }, layers)
   return { manifestDigest: store.blobs.write(manifest), names }
 }
 

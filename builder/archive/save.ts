@@ -7,11 +7,12 @@ import {
   type DiffId,
   type Image,
   type Store,
+  type StoredLayer,
 } from '../../cas/index.ts'
 import { TbuildError } from '../../errors.ts'
 import { familiarReference, parseReference } from '../../registry/index.ts'
 import type { TransferObserver } from '../transfer/types.ts'
-import { bareManifest } from './bare-manifest.ts'
+import { bareLayer, ociManifest } from '../transfer/manifest.ts'
 import { tarOf, type ArchiveFile } from './tar-of.ts'
 
 export interface SaveOptions {
@@ -91,14 +92,25 @@ function collect(
 ): SavedImage {
   const own = layersOf(image)
   const gone = own.filter(({ layer, diffId }) => !isBare(layer, diffId) && !isStored(store, layer))
-  const rewritten = gone.length === 0 ? undefined : rewrite(store, image)
-  if (rewritten !== undefined) {
-    const text = `${names[0] ?? image.id}: the compressed bytes of ${gone.length} of its layers are no longer stored; it is saved with uncompressed layers, and so with another manifest digest`
-    options.observe?.({ kind: 'note', text })
-  }
-  const { bytes, layers } = rewritten ?? {
-    bytes: store.blobs.read(image.manifestDigest),
-    layers: image.manifest.layers,
+  const { manifest } = image
+  const mediaType = manifest.mediaType ?? MEDIA.manifest
+  const note = (why: string): void =>
+    options.observe?.({
+      kind: 'note',
+      text: `${names[0] ?? image.id}: ${why}, and so with another manifest digest`,
+    })
+  let layers = manifest.layers
+  let bytes = store.blobs.read(image.manifestDigest)
+  if (gone.length > 0) {
+    note(
+      `the compressed bytes of ${gone.length} of its layers are no longer stored; it is saved with uncompressed layers`,
+    )
+    layers = own.map(({ diffId }) => bareLayer(stored(store, diffId)))
+    bytes = ociManifest(manifest.config, layers, manifest.annotations)
+  } else if (options.format === 'oci' && mediaType !== MEDIA.manifest) {
+    // umoci, for one, refuses docker's in a layout; skopeo converts as well.
+    note("docker's manifest is saved as OCI's")
+    bytes = ociManifest(manifest.config, layers, manifest.annotations)
   }
   const add = (digest: string, size: number, open: ArchiveFile['open']): void =>
     void blobs.set(digest, { name: blobPath(digest), size, open })
@@ -115,7 +127,7 @@ function collect(
   }
   return {
     manifest: {
-      mediaType: rewritten === undefined ? (image.manifest.mediaType ?? MEDIA.manifest) : MEDIA.manifest,
+      mediaType: digest === image.manifestDigest ? mediaType : MEDIA.manifest,
       digest,
       size: bytes.length,
     },
@@ -125,23 +137,10 @@ function collect(
   }
 }
 
-function rewrite(
-  store: Store,
-  image: Image,
-): { readonly bytes: Buffer; readonly layers: readonly Descriptor[] } {
-  const layers = image.config.rootfs.diff_ids.map((diffId) => {
-    const stored = store.layers.find(diffId)
-    if (stored === undefined) throw new TbuildError('LAYER_UNKNOWN', `the store has no layer ${diffId}`)
-    return stored
-  })
-  const { config, annotations } = image.manifest
-  const bytes = bareManifest(config, layers, annotations)
-  const described = layers.map(({ diffId, size }) => ({
-    mediaType: MEDIA.layer,
-    digest: diffId as string as BlobDigest,
-    size,
-  }))
-  return { bytes, layers: described }
+function stored(store: Store, diffId: DiffId): StoredLayer {
+  const layer = store.layers.find(diffId)
+  if (layer === undefined) throw new TbuildError('LAYER_UNKNOWN', `the store has no layer ${diffId}`)
+  return layer
 }
 
 function layersOf(image: Image): { readonly layer: Descriptor; readonly diffId: DiffId }[] {

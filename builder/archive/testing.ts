@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { pack } from 'tar-stream'
 import type { ContainerConfig, Image, ImageConfig, Store } from '../../cas/index.ts'
-import { bareManifest } from './bare-manifest.ts'
+import { bareLayer, ociManifest } from '../transfer/manifest.ts'
 
 export interface TestEntry {
   readonly name: string
@@ -51,7 +51,7 @@ export async function makeImage(
   }
   const bytes = Buffer.from(JSON.stringify(config))
   const digest = store.blobs.write(bytes)
-  const manifest = store.blobs.write(bareManifest({ digest, size: bytes.length }, stored))
+  const manifest = store.blobs.write(ociManifest({ digest, size: bytes.length }, stored.map(bareLayer)))
   return store.images.put(manifest, options.names ?? [])
 }
 

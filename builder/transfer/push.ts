@@ -12,7 +12,7 @@ import { TbuildError } from '../../errors.ts'
 import { formatReference, type Reference, type Registry } from '../../registry/index.ts'
 import { compressLayer } from './compress-layer.ts'
 import { eachLimited } from './each-limited.ts'
-import { ociLayer } from './layer.ts'
+import { ociManifest } from './manifest.ts'
 import { sequential } from './streams.ts'
 import type { TransferObserver } from './types.ts'
 
@@ -108,14 +108,7 @@ function manifestOf(
   const { manifest } = image
   if (layers.every((layer, i) => layer.digest === manifest.layers[i]?.digest))
     return { bytes: store.blobs.read(image.manifestDigest), mediaType: manifest.mediaType ?? MEDIA.manifest }
-  const ours = {
-    schemaVersion: 2,
-    mediaType: MEDIA.manifest,
-    config: { mediaType: MEDIA.config, digest: manifest.config.digest, size: manifest.config.size },
-    layers: layers.map(ociLayer),
-    ...(manifest.annotations === undefined ? {} : { annotations: manifest.annotations }),
-  }
-  return { bytes: Buffer.from(JSON.stringify(ours)), mediaType: MEDIA.manifest }
+  return { bytes: ociManifest(manifest.config, layers, manifest.annotations), mediaType: MEDIA.manifest }
 }
 
 /** The form in which a layer is pushed. */
