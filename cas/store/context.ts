@@ -1,6 +1,7 @@
 /** What the store's parts share: the index, the paths, and this process's lease, taken when something first needs it. */
-import { mkdirSync, renameSync } from 'node:fs'
-import { join } from 'node:path'
+import { closeSync, constants, mkdirSync, renameSync } from 'node:fs'
+import { join, relative } from 'node:path'
+import { AT_FDCWD, openat2, openTree } from '../../linux/index.ts'
 import type { Digest } from '../oci.ts'
 import type { Database } from './database.ts'
 import { takeLease, type Lease } from './lease.ts'
@@ -17,6 +18,8 @@ export interface StoreContext {
   workPath(prefix: string): string
   workDirectory(prefix: string): string
   spool(): Spool
+  /** A directory of the store, to mount or to walk. The caller closes it. */
+  openDirectory(path: string): number
   /** Keep these from being pruned while this process lives. Inside a transaction. */
   hold(digests: readonly Digest[]): void
   release(): void
@@ -24,6 +27,9 @@ export interface StoreContext {
 
 export function createContext(paths: StorePaths, db: Database): StoreContext {
   let lease: Lease | undefined
+  // A clone of the mount that the store is on: through it an overlay's options name "/layers/..." in a container's table of
+  // mounts, and no path of the host.
+  let root: number | undefined
   let count = 0
   const taken = (): Lease => (lease ??= takeLease(paths, db))
   const workPath = (prefix: string): string => join(taken().workDirectory, `${prefix}-${++count}`)
@@ -41,6 +47,10 @@ export function createContext(paths: StorePaths, db: Database): StoreContext {
       return path
     },
     spool: () => createSpool(workPath('spool')),
+    openDirectory: (path) => {
+      root ??= openTree(AT_FDCWD, paths.root, { clone: true })
+      return openat2(root, relative(paths.root, path), { flags: constants.O_RDONLY | constants.O_DIRECTORY })
+    },
     hold: (digests) => {
       const { scope } = taken()
       for (const digest of digests) db.run('INSERT OR IGNORE INTO leased VALUES (?, ?)', scope, digest)
@@ -48,6 +58,8 @@ export function createContext(paths: StorePaths, db: Database): StoreContext {
     release: () => {
       lease?.release()
       lease = undefined
+      if (root !== undefined) closeSync(root)
+      root = undefined
     },
   }
 }

@@ -2,7 +2,7 @@
  * Layers as directories, in overlayfs form. They are what is mounted; the layer's tar is what is durable. A directory is made when something
  * first mounts the layer (an upper has one from the start) and serves until the next boot, for nothing syncs it.
  */
-import { closeSync, constants, openSync, readFileSync, renameSync } from 'node:fs'
+import { closeSync, readFileSync, renameSync } from 'node:fs'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { createUnpacker, TarReader, type TarHandler, type UnpackResult } from '../tar/index.ts'
@@ -34,10 +34,6 @@ function bootId(): string {
   return (boot ??= readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim())
 }
 
-export function openDirectoryPath(path: string): number {
-  return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY)
-}
-
 /** `chain`: see the index's schema. */
 export function findDirectory(
   context: StoreContext,
@@ -55,7 +51,7 @@ export function findDirectory(
   const id = String(row['name'])
   return {
     id,
-    fd: openDirectoryPath(join(context.paths.layers, id)),
+    fd: context.openDirectory(join(context.paths.layers, id)),
     opaqueRoot: row['opaque_root'] !== 0,
     hasRoot: row['has_root'] !== 0,
   }
@@ -92,7 +88,7 @@ export interface Unpacking extends Disposable {
 
 export function startUnpacking(context: StoreContext): Unpacking {
   const path = context.workDirectory('unpack')
-  const fd = openDirectoryPath(path)
+  const fd = context.openDirectory(path)
   const unpacker = createUnpacker(fd)
   let hasRoot = false
   const handler: TarHandler = {

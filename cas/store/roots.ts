@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { TbuildError } from '../../errors.ts'
 import { mountOverlay, setXattr } from '../../linux/index.ts'
 import { readAttributes } from '../tar/attributes.ts'
-import { openDirectoryPath, type LayerDirectory } from './directories.ts'
+import type { LayerDirectory } from './directories.ts'
 import type { StoreContext } from './context.ts'
 
 /** The kernel's own bound (OVL_MAX_STACK), less the upper or our directory for the root's attributes. */
@@ -51,10 +51,10 @@ export function stackOf(directories: readonly LayerDirectory[]): Stack {
 /** A read-only mount. */
 export function mountStack(context: StoreContext, stack: Stack): number {
   const [only] = stack.lowers
-  if (only === undefined) return openDirectoryPath(rootDirectory(context, stack))
+  if (only === undefined) return context.openDirectory(rootDirectory(context, stack))
   // overlayfs wants two lowers where there is no upper; a single one would show its whiteouts as devices, too.
   if (stack.exact && stack.lowers.length > 1) return mountOverlay({ lowers: stack.lowers })
-  const fd = openDirectoryPath(rootDirectory(context, stack))
+  const fd = context.openDirectory(rootDirectory(context, stack))
   try {
     return mountOverlay({ lowers: [fd, ...stack.lowers] })
   } finally {
@@ -75,13 +75,13 @@ export function mountUpper(context: StoreContext, stack: Stack): Upper {
   const path = join(base, 'upper')
   makeRoot(path, stack)
   mkdirSync(join(base, 'work'))
-  const fd = openDirectoryPath(path)
-  const opened = [openDirectoryPath(join(base, 'work'))]
+  const fd = context.openDirectory(path)
+  const opened = [context.openDirectory(join(base, 'work'))]
   try {
     let { lowers } = stack
     if (lowers.length === 0) {
       mkdirSync(join(base, 'empty'))
-      const empty = openDirectoryPath(join(base, 'empty'))
+      const empty = context.openDirectory(join(base, 'empty'))
       opened.push(empty)
       lowers = [empty]
     }
