@@ -105,9 +105,18 @@ describe('through symlinks', () => {
     expect(readFileSync(join(host.layer, host.outside, 'secret'), 'utf8')).toBe('mine')
   })
 
+  test('of an absolute target, from further down', async () => {
+    using host = newHost()
+    await host.take(archiveOf(symlink('d/e/a', '/f'), { path: 'd/e/a/g' }))
+    expect(readdirSync(host.layer).toSorted()).toEqual(['d', 'f'])
+    expect(existsSync(join(host.layer, 'f/g'))).toBe(true)
+  })
+
   test('of a target that climbs: .. stops at the layer', async () => {
     using host = newHost()
-    await host.take(archiveOf(symlink('d/a', '../../../outside'), { path: 'd/a/secret', contents: 'mine' }))
+    await host.take(
+      archiveOf(symlink('dir/a', '../../outside'), { path: 'dir/a/secret', contents: 'mine' }),
+    )
     expect(readFileSync(join(host.layer, 'outside/secret'), 'utf8')).toBe('mine')
   })
 

@@ -179,6 +179,11 @@ describe('which field wins, as in Go', () => {
     ])
   })
 
+  test('a global PAX header ends what is pending', async () => {
+    const lost = Buffer.concat([paxHeader({ path: 'lost' }), paxHeader({ comment: 'x' }, 'g')])
+    expect(await namesOf(rawArchive(lost, rawHeader({ name: 'own' })))).toEqual(['own'])
+  })
+
   test('an old file is a directory by its trailing slash', async () => {
     const entries = await entriesOf(rawArchive(rawHeader({ name: 'old/', flag: '\0', magic: 'v7' })))
     expect(entries.map(({ type }) => type)).toEqual(['directory'])
