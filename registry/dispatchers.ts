@@ -52,7 +52,7 @@ export function createDispatchers(options: DispatcherOptions): Dispatchers {
 }
 
 async function create(url: URL, options: DispatcherOptions): Promise<Dispatcher> {
-  const { Agent, ProxyAgent } = await import('undici')
+  const { Agent, ProxyAgent } = await import('./packages.ts')
   const tls = url.protocol === 'https:' ? await tlsOptions(url, options) : {}
   const common = {
     connectTimeout: options.connectTimeout,

@@ -122,7 +122,7 @@ async function importQuietly(): Promise<{ RegistryClientV2: typeof RegistryClien
   const before = process.noDeprecation
   process.noDeprecation = true
   try {
-    return await import('oci-registry-client')
+    return await import('./packages.ts')
   } finally {
     // exactOptionalPropertyTypes: the type has no undefined, the property may be missing.
     if (before === undefined) delete process.noDeprecation
