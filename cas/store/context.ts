@@ -1,7 +1,7 @@
 /** What the store's parts share: the index, the paths, and this process's lease, taken when something first needs it. */
 import { closeSync, constants, mkdirSync, renameSync } from 'node:fs'
 import { join, relative } from 'node:path'
-import { AT_FDCWD, openat2, openTree } from '../../linux/index.ts'
+import { openat2, openLayersDirectory } from '../../linux/index.ts'
 import type { Digest } from '../oci.ts'
 import type { Database } from './database.ts'
 import { takeLease, type Lease } from './lease.ts'
@@ -27,8 +27,7 @@ export interface StoreContext {
 
 export function createContext(paths: StorePaths, db: Database): StoreContext {
   let lease: Lease | undefined
-  // A clone of the mount that the store is on: through it an overlay's options name "/layers/..." in a container's table of
-  // mounts, and no path of the host.
+  // Through it an overlay's options name "/layers/..." in a container's table of mounts, and no path of the host.
   let root: number | undefined
   let count = 0
   const taken = (): Lease => (lease ??= takeLease(paths, db))
@@ -48,7 +47,7 @@ export function createContext(paths: StorePaths, db: Database): StoreContext {
     },
     spool: () => createSpool(workPath('spool')),
     openDirectory: (path) => {
-      root ??= openTree(AT_FDCWD, paths.root, { clone: true })
+      root ??= openLayersDirectory(paths.root)
       return openat2(root, relative(paths.root, path), { flags: constants.O_RDONLY | constants.O_DIRECTORY })
     },
     hold: (digests) => {

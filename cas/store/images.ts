@@ -1,6 +1,7 @@
 /** Images: a manifest, its config, its layers, and names that point at it. */
 import { TbuildError } from '../../errors.ts'
-import type { BlobDigest, DiffId, ImageConfig, Manifest } from '../oci.ts'
+import type { BlobDigest, DiffId } from '../oci.ts'
+import { assertSameLayers, parseConfig, parseManifest } from '../parse-oci.ts'
 import type { Row } from './database.ts'
 import type { StoreContext } from './context.ts'
 import type { BlobStore, Image, ImageStore } from './types.ts'
@@ -12,8 +13,8 @@ export function createImageStore({ db }: StoreContext, blobs: BlobStore): ImageS
     return {
       id,
       manifestDigest,
-      manifest: parse(blobs, manifestDigest) as Manifest,
-      config: parse(blobs, id) as ImageConfig,
+      manifest: parseManifest(blobs.read(manifestDigest)),
+      config: parseConfig(blobs.read(id)),
       names: db
         .all('SELECT name FROM names WHERE manifest = ? ORDER BY name', manifestDigest)
         .map((name) => String(name['name'])),
@@ -35,8 +36,9 @@ export function createImageStore({ db }: StoreContext, blobs: BlobStore): ImageS
   return {
     put: (digest, names) =>
       db.transaction(() => {
-        const manifest = parse(blobs, digest) as Manifest
-        const config = parse(blobs, manifest.config.digest) as ImageConfig
+        const manifest = parseManifest(blobs.read(digest))
+        const config = parseConfig(blobs.read(manifest.config.digest))
+        assertSameLayers(manifest, config)
         const present = byManifest(digest)
         if (present === undefined) {
           for (const diffId of config.rootfs.diff_ids) {
@@ -73,9 +75,4 @@ export function createImageStore({ db }: StoreContext, blobs: BlobStore): ImageS
 
 function unknown(digest: BlobDigest): TbuildError {
   return new TbuildError('IMAGE_NOT_FOUND', `The store has no image ${digest}.`)
-}
-
-/** What is in the store was narrowed when it came in, and is verified against its digest when it is read. */
-function parse(blobs: BlobStore, digest: BlobDigest): unknown {
-  return JSON.parse(blobs.read(digest).toString())
 }

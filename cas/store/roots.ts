@@ -2,7 +2,7 @@
 import { chmodSync, chownSync, closeSync, fstatSync, lutimesSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { TbuildError } from '../../errors.ts'
-import { mountOverlay, setXattr } from '../../linux/index.ts'
+import { isErrno, mountOverlay, setXattr, type OverlaySpec } from '../../linux/index.ts'
 import { readAttributes } from '../tar/attributes.ts'
 import type { LayerDirectory } from './directories.ts'
 import type { StoreContext } from './context.ts'
@@ -53,10 +53,10 @@ export function mountStack(context: StoreContext, stack: Stack): number {
   const [only] = stack.lowers
   if (only === undefined) return context.openDirectory(rootDirectory(context, stack))
   // overlayfs wants two lowers where there is no upper; a single one would show its whiteouts as devices, too.
-  if (stack.exact && stack.lowers.length > 1) return mountOverlay({ lowers: stack.lowers })
+  if (stack.exact && stack.lowers.length > 1) return mount({ lowers: stack.lowers })
   const fd = context.openDirectory(rootDirectory(context, stack))
   try {
-    return mountOverlay({ lowers: [fd, ...stack.lowers] })
+    return mount({ lowers: [fd, ...stack.lowers] })
   } finally {
     closeSync(fd)
   }
@@ -85,12 +85,23 @@ export function mountUpper(context: StoreContext, stack: Stack): Upper {
       opened.push(empty)
       lowers = [empty]
     }
-    return { mount: mountOverlay({ lowers, upper: { upper: fd, work: opened[0] ?? -1 } }), fd, path }
+    return { mount: mount({ lowers, upper: { upper: fd, work: opened[0] ?? -1 } }), fd, path }
   } catch (error) {
     closeSync(fd)
     throw error
   } finally {
     for (const one of opened) closeSync(one)
+  }
+}
+
+function mount(spec: OverlaySpec): number {
+  try {
+    return mountOverlay(spec)
+  } catch (error) {
+    if (!isErrno(error, 'E2BIG')) throw error
+    const message = `The image has ${spec.lowers.length} layers; overlayfs of this kernel takes 127.`
+    const hint = `Linux 6.13 takes ${MOST_LAYERS}; or combine instructions: every RUN, COPY, ADD and WORKDIR makes a layer.`
+    throw new TbuildError('TOO_MANY_LAYERS', message, { hint, cause: error })
   }
 }
 
