@@ -13,7 +13,11 @@ export class Interrupted extends Error {
   }
 }
 
-const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const
+const STOPPING: ReadonlySet<NodeJS.Signals> = new Set(['SIGINT', 'SIGTERM', 'SIGHUP'])
+
+/** From now on signals go there, and stop nothing here. */
+export type Redirect = (to: (signal: NodeJS.Signals) => void) => void
 
 /**
  * Work that a signal stops in good order: the first one aborts it and its cleanup is waited for; a second one ends the process at
@@ -21,20 +25,24 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
  *
  * Throws `Interrupted` in place of whatever the abort made the work throw.
  */
-export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+export async function interruptible<T>(
+  work: (signal: AbortSignal, redirect: Redirect) => Promise<T>,
+): Promise<T> {
   const controller = new AbortController()
-  const stop = (signal: NodeJS.Signals): void => {
+  let target = (signal: NodeJS.Signals): void => {
     const reason = new Interrupted(signal)
-    if (controller.signal.aborted) process.exit(reason.exitCode)
+    if (controller.signal.aborted || !STOPPING.has(signal)) process.exit(reason.exitCode)
     controller.abort(reason)
   }
-  for (const signal of SIGNALS) process.on(signal, stop)
+  // One listener for all: taking a listener off and putting another on loses a signal that comes between.
+  const listener = (signal: NodeJS.Signals): void => target(signal)
+  for (const signal of SIGNALS) process.on(signal, listener)
   try {
-    return await work(controller.signal)
+    return await work(controller.signal, (to) => (target = to))
   } catch (error) {
     controller.signal.throwIfAborted()
     throw error
   } finally {
-    for (const signal of SIGNALS) process.removeListener(signal, stop)
+    for (const signal of SIGNALS) process.removeListener(signal, listener)
   }
 }

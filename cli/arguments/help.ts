@@ -6,7 +6,7 @@ export function commandHelp(name: string, summary: string, command: Command): st
   const parts = [
     `Usage: tbuild ${name} ${command.usage}\n`,
     `${summary}.`,
-    ...(command.description === undefined ? [] : [command.description.trim()]),
+    ...(command.description === undefined ? [] : [`\n${wrap(command.description)}`]),
     `\nOptions:\n${columns(options.map(([key, option]) => [optionTerm(key, option), optionText(option)]))}`,
     `\nExamples:\n${columns(command.examples, '  ')}`,
   ]
@@ -36,4 +36,15 @@ export function columns(rows: readonly (readonly [string, string])[], indent = '
       return `${indent}${term}${gap}  ${text}`
     })
     .join('\n')
+}
+
+/** One paragraph, in lines of at most 80 characters. */
+function wrap(text: string): string {
+  const lines: string[] = []
+  for (const word of text.trim().split(/\s+/)) {
+    const line = lines.at(-1)
+    if (line === undefined || line.length + word.length >= 80) lines.push(word)
+    else lines[lines.length - 1] = `${line} ${word}`
+  }
+  return lines.join('\n')
 }

@@ -41,7 +41,7 @@ export interface Call<T extends OptionTable> {
 export interface Command<T extends OptionTable = OptionTable> {
   /** What follows the command's name, e.g. `[OPTIONS] CONTEXT`. */
   readonly usage: string
-  /** Paragraphs below the summary in `--help`, lines broken by hand. */
+  /** A paragraph below the summary in `--help`. */
   readonly description?: string
   readonly options: T
   readonly examples: readonly (readonly [command: string, what: string])[]

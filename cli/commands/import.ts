@@ -16,7 +16,7 @@ FILE is a tar of a root file system, bare or compressed (gzip, zstd, xz, bzip2);
       kind: 'list',
       short: 'c',
       value: 'INSTRUCTION',
-      help: 'A Dockerfile instruction, e.g. "CMD [\\"sh\\"]"',
+      help: 'A Dockerfile instruction, e.g. USER nobody',
     },
     message: { kind: 'value', short: 'm', value: 'TEXT', help: "The comment in the image's history" },
     ...STORE_OPTION,

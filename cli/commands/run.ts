@@ -55,16 +55,17 @@ the command could not be executed, 127 when it was not found.`,
   stopAtFirst: true,
   async run({ options, args: [name = '', ...command] }) {
     const limits = parseLimits(options)
-    const status = await interruptible(async (signal) => {
+    const status = await interruptible(async (signal, redirect) => {
       await using store = await openChosenStore(options)
       const { image } = resolveImage(store, name)
       const args = argsOf(options, image.config.config ?? {}, command)
       const layers = image.config.rootfs.diff_ids.map((diffId) => store.layers.open(diffId))
       await using root = await store.layers.mountWritable(layers)
       const spec = specOf(options, image, store, { root: root.fd, args, limits })
-      using signals = holdSignals()
-      const container = await runContainer(spec, { signal })
-      signals.passTo(container)
+      signal.throwIfAborted()
+      const started = runContainer(spec)
+      redirect(signalsFor(started))
+      const container = await started
       const exit = await container.exited
       if (exit.oomKilled && limits.memoryBytes !== undefined)
         say(`tbuild: ${args[0]} ${memoryLimitMessage(limits.memoryBytes)}`)
@@ -157,33 +158,17 @@ function linesOf(file: string): string[] {
     .filter((line) => line !== '' && !line.startsWith('#'))
 }
 
-const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const
 const MOST_SIGNALS = 3
 
 /**
- * Signals belong to the command while it runs. PID 1 of a container gets only those that it has a handler for, so the third
- * SIGINT or SIGTERM kills it, as in docker.
+ * Signals for a command that may not have begun yet: what comes before it has is kept for it. PID 1 of a container gets only
+ * those that it has a handler for, so the third SIGINT or SIGTERM kills it, as in docker.
  */
-function holdSignals(): Disposable & { passTo(container: Container): void } {
-  const stack = new DisposableStack()
-  return {
-    passTo(container) {
-      let asked = 0
-      // The listeners of `interruptible` would abort: they are the caller's again when the command has ended.
-      for (const signal of FORWARDED) {
-        const others = process.listeners(signal)
-        process.removeAllListeners(signal)
-        const pass = (): void => {
-          if (signal === 'SIGINT' || signal === 'SIGTERM') asked++
-          container.kill(asked >= MOST_SIGNALS ? 'SIGKILL' : signal)
-        }
-        process.on(signal, pass)
-        stack.defer(() => {
-          process.removeListener(signal, pass)
-          for (const other of others) process.on(signal, other)
-        })
-      }
-    },
-    [Symbol.dispose]: () => stack.dispose(),
+function signalsFor(started: Promise<Container>): (signal: NodeJS.Signals) => void {
+  let asked = 0
+  return (signal) => {
+    if (signal === 'SIGINT' || signal === 'SIGTERM') asked++
+    const sent = asked >= MOST_SIGNALS ? 'SIGKILL' : signal
+    started.then((container) => container.kill(sent)).catch(() => {}) // reported to whoever starts it
   }
 }
