@@ -31,7 +31,15 @@ export {
 } from './files.ts'
 export { getXattr, listXattrs, removeXattr, setXattr } from './xattr.ts'
 export { flock, flockWait, type LockKind } from './lock.ts'
-export { mountOverlay, mountTmpfs, moveMount, openTree, type OverlaySpec } from './mount.ts'
+export {
+  detachedMountsCanBeCloned,
+  mountOverlay,
+  mountTmpfs,
+  moveMount,
+  openLayersDirectory,
+  openTree,
+  type OverlaySpec,
+} from './mount.ts'
 export { pidfdGetfd, pidfdOpen, pidfdSendSignal } from './process.ts'
 export { pipe } from './pipe.ts'
 export {

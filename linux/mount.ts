@@ -2,9 +2,10 @@
  * Mounts as descriptors (fsopen(2), fsmount(2)): made detached, they never stand in the host's mount table, and the
  * kernel unmounts them when the last descriptor closes.
  */
-import { closeSync } from 'node:fs'
+import { closeSync, fstatSync } from 'node:fs'
 import { AT_FDCWD, check, cstring, declareSyscall, errno, type Path } from './libc.ts'
 import { SysError } from './errors.ts'
+import { symlinkat } from './files.ts'
 
 const FSOPEN_CLOEXEC = 1
 const FSMOUNT_CLOEXEC = 1
@@ -20,7 +21,14 @@ export const MOUNT_ATTR_NOEXEC = 0x8
 const OPEN_TREE_CLONE = 1
 const OPEN_TREE_CLOEXEC = 0o2000000
 const AT_EMPTY_PATH = 0x1000
+const E2BIG = 7
 const EINVAL = 22
+const EOPNOTSUPP = 95
+const MOST_OPTION_BYTES = 255
+// Bytes that mean nothing in a list of lower directories, in a list of options or in a path.
+const LINK_NAMES = Array.from({ length: 222 }, (_, i) => i + 33).filter(
+  (byte) => !',./:\\'.includes(String.fromCharCode(byte)),
+)
 
 const callFsopen = declareSyscall(430, ['const void *', 'unsigned int'])
 const callFsconfig = declareSyscall(431, ['int', 'unsigned int', 'const void *', 'const void *', 'int'])
@@ -65,37 +73,35 @@ function setOverlayOptions(fs: number, spec: OverlaySpec): void {
   if (spec.upper !== undefined) config(fs, FSCONFIG_SET_FLAG, 'volatile', null, 0)
 }
 
-/** Kernel 6.13 and later; `false` where descriptors are not known to overlayfs. */
+/** Kernel 6.13 and later; `false` where overlayfs knows no descriptors (before 6.5: nothing of fsopen's beyond strings). */
 function setLayersByDescriptor(fs: number, spec: OverlaySpec): boolean {
   const layers: [string, number][] = spec.lowers.map((fd) => ['lowerdir+', fd])
   if (spec.upper !== undefined) layers.push(['upperdir', spec.upper.upper], ['workdir', spec.upper.work])
   for (const [key, fd] of layers) {
     const result = callFsconfig(fs, FSCONFIG_SET_FD, cstring(key), null, fd)
-    if (result < 0 && errno() === EINVAL && key === layers[0]?.[0] && fd === layers[0][1]) return false
+    if (result < 0 && fd === layers[0]?.[1] && (errno() === EINVAL || errno() === EOPNOTSUPP)) return false
     check(result, 'fsconfig', `overlay ${key}`)
   }
   return true
 }
 
-/**
- * Older kernels take names only, in one string of at most 255 bytes. Names relative to /proc/self/fd are the shortest
- * there are ("23:24:25"): room for 60 layers or more. The working directory is put back before anything else can run.
- */
+/** Older kernels take names only. The working directory is put back before anything else can run. */
 function mountOverlayByName(spec: OverlaySpec): number {
-  const lowerdir = spec.lowers.join(':')
-  if (lowerdir.length > 255) {
-    throw new SysError('fsconfig', 7, `overlay lowerdir: ${spec.lowers.length} layers need kernel 6.13`)
+  const upper = spec.upper === undefined ? [] : [spec.upper.upper, spec.upper.work]
+  for (const fd of [...spec.lowers, ...upper]) {
+    if (!fstatSync(fd).isDirectory()) throw new SysError('fsconfig', EINVAL, 'overlay: not a directory')
   }
   const before = process.cwd()
-  process.chdir('/proc/self/fd')
+  using names = nameLowers(spec.lowers)
+  process.chdir(names.directory)
   try {
     const fs = fsopen('overlay')
     try {
       setString(fs, 'source', 'tbuild')
-      setString(fs, 'lowerdir', lowerdir)
+      setString(fs, 'lowerdir', names.lowerdir)
       if (spec.upper !== undefined) {
-        setString(fs, 'upperdir', String(spec.upper.upper))
-        setString(fs, 'workdir', String(spec.upper.work))
+        setString(fs, 'upperdir', `/proc/self/fd/${spec.upper.upper}`)
+        setString(fs, 'workdir', `/proc/self/fd/${spec.upper.work}`)
       }
       setOverlayOptions(fs, spec)
       return finish(fs, 'overlay')
@@ -105,6 +111,33 @@ function mountOverlayByName(spec: OverlaySpec): number {
   } finally {
     process.chdir(before)
   }
+}
+
+interface LowerNames extends Disposable {
+  /** Where the names are to be resolved. */
+  readonly directory: string
+  readonly lowerdir: Buffer
+}
+
+/**
+ * An option's value has at most 255 bytes. Names relative to /proc/self/fd ("23:24:25") are room for 60 layers or more;
+ * for up to 127, links with names of one byte in a tmpfs that nobody else sees.
+ */
+function nameLowers(lowers: readonly number[]): LowerNames {
+  const numbers = Buffer.from(lowers.join(':'))
+  if (numbers.length <= MOST_OPTION_BYTES) {
+    return { directory: '/proc/self/fd', lowerdir: numbers, [Symbol.dispose]: () => {} }
+  }
+  const lowerdir = Buffer.alloc(lowers.length * 2 - 1, ':')
+  if (lowerdir.length > MOST_OPTION_BYTES) {
+    throw new SysError('fsconfig', E2BIG, `overlay lowerdir: ${lowers.length} layers`)
+  }
+  const tmpfs = mountTmpfs({ mode: '700' })
+  for (const [i, fd] of lowers.entries()) {
+    lowerdir[i * 2] = LINK_NAMES[i] ?? 0
+    symlinkat(`/proc/self/fd/${fd}`, tmpfs, lowerdir.subarray(i * 2, i * 2 + 1))
+  }
+  return { directory: `/proc/self/fd/${tmpfs}`, lowerdir, [Symbol.dispose]: () => closeSync(tmpfs) }
 }
 
 /** A detached tmpfs. `options` as in tmpfs(5), e.g. `{ mode: '755', size: '65536k' }`. */
@@ -123,6 +156,30 @@ export function openTree(dirfd: number, path: Path, options: { readonly clone?: 
   const flags = OPEN_TREE_CLOEXEC | (options.clone === true ? OPEN_TREE_CLONE : 0)
   const empty = path.length === 0 ? AT_EMPTY_PATH : 0
   return check(callOpenTree(dirfd, cstring(path), flags | empty), 'open_tree', path)
+}
+
+/**
+ * A descriptor to open overlay layers through: on a clone of the mount that `path` is on, so that the overlay's options
+ * name no path of the host. Before 6.15 overlayfs refuses a layer whose mount is detached (its clone_private_mount looks
+ * in the caller's mount namespace); there it is the directory where it stands. No path is named then either: such a
+ * kernel gets its layers as numbers.
+ */
+export function openLayersDirectory(path: Path): number {
+  const clone = openTree(AT_FDCWD, path, { clone: true })
+  if (detachedMountsCanBeCloned(clone)) return clone
+  closeSync(clone)
+  return openTree(AT_FDCWD, path)
+}
+
+let cloneable: boolean | undefined
+
+/** Came with 6.15, as did detached layers. `mount` is a detached one to try it with. */
+export function detachedMountsCanBeCloned(mount: number): boolean {
+  if (cloneable !== undefined) return cloneable
+  const clone = callOpenTree(mount, cstring(''), OPEN_TREE_CLOEXEC | OPEN_TREE_CLONE | AT_EMPTY_PATH)
+  if (clone >= 0) closeSync(clone)
+  else if (errno() !== EINVAL) check(clone, 'open_tree')
+  return (cloneable = clone >= 0)
 }
 
 const callMountSetattr = declareSyscall(442, [
@@ -150,7 +207,7 @@ function fsopen(type: string): number {
   return check(callFsopen(cstring(type), FSOPEN_CLOEXEC), 'fsopen', type)
 }
 
-function setString(fs: number, key: string, value: string): void {
+function setString(fs: number, key: string, value: Path): void {
   config(fs, FSCONFIG_SET_STRING, key, cstring(value), 0)
 }
 

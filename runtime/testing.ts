@@ -13,9 +13,9 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { setTimeout } from 'node:timers/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { text } from 'node:stream/consumers'
-import { AT_FDCWD, mountOverlay, openTree, openat2 } from '../linux/index.ts'
+import { detachedMountsCanBeCloned, mountOverlay, openat2, openLayersDirectory } from '../linux/index.ts'
 import { runContainer } from './run.ts'
 import type { ContainerSpec, Exit } from './spec.ts'
 
@@ -37,34 +37,39 @@ export function busyboxRoot(prepare: (lower: string) => void = () => {}): TestRo
   if (!existsSync(BUSYBOX))
     throw new Error('These tests need a static busybox: apt-get install busybox-static')
   const base = mkdtempSync(join(tmpdir(), 'tbuild-runtime-'))
-  const [lower, upper, work] = ['lower', 'upper', 'work'].map((name) => join(base, name)) as [
-    string,
-    string,
-    string,
-  ]
-  for (const folder of [lower, upper, work, join(lower, 'bin')]) mkdirSync(folder)
+  const [lower, upper] = [join(base, 'lower'), join(base, 'upper')]
+  for (const folder of [lower, upper, join(lower, 'bin')]) mkdirSync(folder)
   copyFileSync(BUSYBOX, join(lower, 'bin/busybox'))
   for (const applet of APPLETS.split(' ')) symlinkSync('busybox', join(lower, 'bin', applet))
   prepare(lower)
-  // Through a clone of the mount, so that the overlay's options name "/lower" and no path of the host.
-  const clone = openTree(AT_FDCWD, base, { clone: true })
-  const flags = constants.O_DIRECTORY
-  const [l, u, w] = ['lower', 'upper', 'work'].map((name) => openat2(clone, name, { flags })) as [
-    number,
-    number,
-    number,
-  ]
-  const root = mountOverlay({ lowers: [l], upper: { upper: u, work: w } })
-  for (const fd of [clone, l, u, w]) closeSync(fd)
+  const mounts = [mountBox(base)]
+  const reusable = detachedMountsCanBeCloned(mounts[0] ?? -1)
+  let asked = false
   return {
-    root,
+    // Before 6.15 a mount serves one container: whoever asks again gets another one of the same directories.
+    get root() {
+      if (asked && !reusable) mounts.push(mountBox(base))
+      asked = true
+      return mounts.at(-1) ?? -1
+    },
     lower,
     upper,
     [Symbol.dispose]: () => {
-      closeSync(root)
+      for (const mount of mounts) closeSync(mount)
       rmSync(base, { recursive: true, force: true })
     },
   }
+}
+
+/** The overlay's options name "/lower" or a number, and no path of the host. */
+function mountBox(base: string): number {
+  // Each with a work directory of its own: a volatile mount makes its own unfit for others.
+  const work = basename(mkdtempSync(join(base, 'work-')))
+  using opened = new DisposableStack()
+  const layers = opened.adopt(openLayersDirectory(base), closeSync)
+  const open = (name: string): number =>
+    opened.adopt(openat2(layers, name, { flags: constants.O_DIRECTORY }), closeSync)
+  return mountOverlay({ lowers: [open('lower')], upper: { upper: open('upper'), work: open(work) } })
 }
 
 export function specFor(
