@@ -1,6 +1,7 @@
 /** Dockerfile to plan: the wanted stage and all that it needs; no other stage enters. */
 import { errorAt, stagesOf, type Dockerfile, type From, type Stage } from '../../dockerfile-parser/index.ts'
 import type { Image, ImageConfig } from '../../cas/index.ts'
+import { isErrorWithSource, withSource } from '../errors.ts'
 import { applyInstruction } from './instructions.ts'
 import { childState, startState, type StageState } from './state.ts'
 import type { Base, Source, StagePlan } from './types.ts'
@@ -10,8 +11,8 @@ export interface PlanOptions {
   readonly target: string | undefined
   readonly buildArgs: ReadonlyMap<string, string | undefined>
   readonly network: 'host' | 'none'
-  /** The image of that name, from the store or a registry. `undefined`: there is none. */
-  readonly findImage: (name: string) => Promise<Image | undefined>
+  /** The image of that name, from the store or a registry. */
+  readonly findImage: (name: string) => Promise<Image>
 }
 
 export interface Plan {
@@ -49,15 +50,11 @@ export async function makePlan(tree: Dockerfile, options: PlanOptions): Promise<
     return plan
   }
   const image = async (name: string, range: From['range']): Promise<Image> => {
-    const found = await options.findImage(name)
-    if (found !== undefined) return checkImage(tree, range, name, found)
-    throw errorAt(
-      tree,
-      range,
-      'IMAGE_NOT_FOUND',
-      `there is no image ${name}`,
-      'pull, load or import it first',
-    )
+    try {
+      return checkImage(tree, range, name, await options.findImage(name))
+    } catch (error) {
+      throw isErrorWithSource(error) ? error : withSource(error, tree, range)
+    }
   }
   const baseOf = async (stage: Stage, name: string): Promise<Base> => {
     const range = stage.from.image.range

@@ -67,7 +67,14 @@ export function createImageStore({ db }: StoreContext, blobs: BlobStore): ImageS
       const hex = prefix.replace(/^sha256:/, '')
       if (!/^[0-9a-f]{2,64}$/.test(hex)) return []
       const pattern = `sha256:${hex}*`
-      return db.all('SELECT * FROM images WHERE config GLOB ? OR manifest GLOB ?', pattern, pattern).map(read)
+      // Pulled and built, an image may be there with two manifests: it is one image.
+      return db
+        .all(
+          'SELECT * FROM images WHERE config GLOB ? OR manifest GLOB ? GROUP BY config ORDER BY max(stored_at) DESC',
+          pattern,
+          pattern,
+        )
+        .map(read)
     },
     list: () => db.all('SELECT * FROM images ORDER BY stored_at DESC, manifest').map(read),
   }

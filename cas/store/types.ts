@@ -123,7 +123,7 @@ export interface ImageStore {
   remove(manifestDigest: BlobDigest): void
   byName(name: string): Image | undefined
   byManifest(manifestDigest: BlobDigest): Image | undefined
-  /** By a prefix of the id or manifest digest, with or without `sha256:`, at least 2 digits. All that match. */
+  /** By a prefix of the id or manifest digest, with or without `sha256:`, at least 2 digits. All that match, each id once. */
   byPrefix(prefix: string): readonly Image[]
   /** Newest first. */
   list(): readonly Image[]

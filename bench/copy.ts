@@ -1,0 +1,38 @@
+/** COPY of 30,000 files of 10 KB. Bound: the same files through tar and sha256. */
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { join } from 'node:path'
+import { run, table, time, withBench, type Row } from './measure.ts'
+
+const FILES = 30_000
+const SIZE = 10_000
+
+await withBench((bench) => {
+  const context = join(bench.directory, 'context')
+  for (let file = 0; file < FILES; file++) {
+    const directory = join(context, 'tree', String(file % 300))
+    if (file < 300) mkdirSync(directory, { recursive: true })
+    writeFileSync(join(directory, `file-${file}`), randomBytes(SIZE))
+  }
+  writeFileSync(join(context, 'Dockerfile'), 'FROM localhost/base\nCOPY tree /tree\n')
+  const build = (): void => bench.tbuild('build', '-t', 'copy', context)
+  let marker = 0
+  const change = (): void => writeFileSync(join(context, 'tree/7/file-7'), `${marker++}${'x'.repeat(SIZE)}`)
+  const bound = (hash: string) => () => run('sh', '-c', `tar -C "$0" -cf - . | ${hash}`, context)
+  const store = join(bench.directory, 'store')
+  const rows: Row[] = [
+    { what: 'tbuild, all new', time: time(3, build, change) },
+    { what: 'tbuild, one file changed', time: time(3, build, change) },
+    { what: 'tbuild, nothing changed', time: time(3, build) },
+  ]
+  rmSync(store, { recursive: true, force: true })
+  if (bench.hasBuildah) {
+    const peer = (): void => bench.buildahBuild('-t', 'copy', context)
+    rows.push({ what: 'buildah, all new', time: time(1, peer, change) })
+    rows.push({ what: 'buildah, one file changed', time: time(1, peer, change) })
+    rows.push({ what: 'buildah, nothing changed', time: time(1, peer) })
+  }
+  rows.push({ what: 'tar | sha256sum', time: time(3, bound('sha256sum')) })
+  rows.push({ what: 'bound: tar | openssl dgst -sha256', time: time(3, bound('openssl dgst -sha256')) })
+  table(`COPY of ${FILES.toLocaleString('en')} files, ${(FILES * SIZE) / 1e6} MB`, rows)
+})

@@ -1,0 +1,114 @@
+/** What every benchmark does: a scratch directory with a base image in tbuild's store and in buildah's, timing, a table. */
+import { execFileSync, spawnSync } from 'node:child_process'
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+const TBUILD = join(import.meta.dirname, '../bin/tbuild')
+/** Debian's crun refuses a machine with v1 and an empty v2 tree, and machines without CAP_SYS_RESOURCE refuse raised limits. */
+const BUILDAH_BUILD = [
+  '--runtime',
+  'runc',
+  '--ulimit',
+  'nofile=512:512',
+  '--ulimit',
+  'nproc=512:512',
+  '--network',
+  'host',
+]
+
+export interface Bench {
+  readonly directory: string
+  readonly hasBuildah: boolean
+  tbuild(...args: readonly string[]): void
+  /** `buildah bud --layers`, with storage of its own. */
+  buildahBuild(...args: readonly string[]): void
+  buildah(...args: readonly string[]): void
+}
+
+/** Milliseconds. */
+export interface Timing {
+  readonly least: number
+  readonly median: number
+}
+
+export interface Row {
+  readonly what: string
+  readonly time: Timing
+}
+
+/** Gives `work` a scratch directory with the image `base` (static busybox) in both stores, and removes it afterwards. */
+export async function withBench(work: (bench: Bench) => void | Promise<void>): Promise<void> {
+  const directory = mkdtempSync(join(tmpdir(), 'tbuild-bench-'))
+  const env = { ...process.env, TBUILD_STORE: join(directory, 'store') }
+  const roots = ['--root', join(directory, 'buildah'), '--runroot', join(directory, 'buildah-run')]
+  const quietly = (program: string, args: readonly string[]): void => {
+    const { status, stderr, error } = spawnSync(program, args, { env, stdio: ['ignore', 'ignore', 'pipe'] })
+    if (error !== undefined) throw error
+    if (status !== 0)
+      throw new Error(`${program} ${args.join(' ')} ended with ${status}:\n${stderr.toString()}`)
+  }
+  const bench: Bench = {
+    directory,
+    hasBuildah: existsSync('/usr/bin/buildah') && existsSync('/usr/sbin/runc'),
+    tbuild: (...args) => quietly(TBUILD, args),
+    buildah: (...args) => quietly('buildah', [...roots, ...args]),
+    buildahBuild: (...args) => quietly('buildah', [...roots, 'bud', '--layers', ...BUILDAH_BUILD, ...args]),
+  }
+  try {
+    const base = makeBase(directory)
+    bench.tbuild('import', '--change', 'CMD ["true"]', base, 'localhost/base')
+    if (bench.hasBuildah) {
+      bench.tbuild('save', '-o', join(directory, 'base-image.tar'), 'localhost/base')
+      bench.buildah('pull', '--quiet', `docker-archive:${join(directory, 'base-image.tar')}`)
+    } else console.log('(buildah and runc are not here: no peer)')
+    await work(bench)
+  } finally {
+    if (bench.hasBuildah) spawnSync('buildah', [...roots, 'rm', '--all'], { stdio: 'ignore' })
+    rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+function makeBase(directory: string): string {
+  const root = join(directory, 'base')
+  for (const folder of ['bin', 'etc', 'tmp']) mkdirSync(join(root, folder), { recursive: true })
+  copyFileSync('/bin/busybox', join(root, 'bin/busybox'))
+  for (const applet of execFileSync('/bin/busybox', ['--list'], { encoding: 'utf8' }).trim().split('\n'))
+    if (applet !== 'busybox') symlinkSync('busybox', join(root, 'bin', applet))
+  const tar = join(directory, 'base.tar')
+  execFileSync('tar', ['-C', root, '--numeric-owner', '-cf', tar, '.'])
+  return tar
+}
+
+/** Runs `work` and tells the least and the median time. `before` is not timed. */
+export function time(runs: number, work: () => void, before: () => void = () => {}): Timing {
+  const times: number[] = []
+  for (let run = 0; run < runs; run++) {
+    before()
+    const start = performance.now()
+    work()
+    times.push(performance.now() - start)
+  }
+  times.sort((a, b) => a - b)
+  return { least: times[0] ?? Number.NaN, median: times[times.length >> 1] ?? Number.NaN }
+}
+
+/** A program's run, its output thrown away. */
+export function run(program: string, ...args: readonly string[]): void {
+  const { status, error } = spawnSync(program, args, { stdio: 'ignore' })
+  if (error !== undefined) throw error
+  if (status !== 0) throw new Error(`${program} ended with ${status}`)
+}
+
+/** Prints each row with its ratio to the last one, the bound. */
+export function table(title: string, rows: readonly Row[]): void {
+  const bound = rows.at(-1)
+  console.log(`\n${title}`)
+  console.log(`${'ms'.padEnd(44)}${'least'.padStart(10)}${'median'.padStart(10)}${'x bound'.padStart(10)}`)
+  for (const { what, time: taken } of rows) {
+    const ratio = bound === undefined ? '' : (taken.least / bound.time.least).toFixed(2)
+    console.log(
+      `${what.padEnd(44)}${taken.least.toFixed(1).padStart(10)}${taken.median.toFixed(1).padStart(10)}${ratio.padStart(10)}`,
+    )
+  }
+}
