@@ -121,7 +121,7 @@ interface LowerNames extends Disposable {
 
 /**
  * An option's value has at most 255 bytes. Names relative to /proc/self/fd ("23:24:25") are room for 60 layers or more;
- * for up to 127, links with names of one byte in a tmpfs that nobody else sees.
+ * for up to 128, links with names of one byte in a tmpfs that nobody else sees.
  */
 function nameLowers(lowers: readonly number[]): LowerNames {
   const numbers = Buffer.from(lowers.join(':'))

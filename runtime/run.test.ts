@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals'
 import { once } from 'node:events'
-import { chmodSync, closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, closeSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
 import { cgroupDriver } from './cgroup/index.ts'
@@ -179,12 +179,12 @@ describe('limits', () => {
       specFor(box.root, ['sleep', '1000'], { limits: { cpus: 0.5 }, scope: 'cpus' }),
     )
     const [name] = cgroupsOf('cpus')
-    const found = readFileSync(
-      cgroupDriver().version === 1
-        ? `/sys/fs/cgroup/cpu/${name}/cpu.cfs_quota_us`
-        : `/sys/fs/cgroup/tbuild/${name}/cpu.max`,
-      'utf8',
+    // Where it is depends on the cgroup that the tests are in: /tbuild, or beside a login's session.
+    const file = `${name}/cpu.${cgroupDriver().version === 1 ? 'cfs_quota_us' : 'max'}`
+    const path = readdirSync('/sys/fs/cgroup', { recursive: true, encoding: 'utf8' }).find((entry) =>
+      entry.endsWith(file),
     )
+    const found = readFileSync(`/sys/fs/cgroup/${path}`, 'utf8')
     expect(found).toMatch(/^50000\b/)
     container.kill('SIGKILL')
     await container.exited

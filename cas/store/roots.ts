@@ -99,7 +99,7 @@ function mount(spec: OverlaySpec): number {
     return mountOverlay(spec)
   } catch (error) {
     if (!isErrno(error, 'E2BIG')) throw error
-    const message = `The image has ${spec.lowers.length} layers; overlayfs of this kernel takes 127.`
+    const message = `The image has ${spec.lowers.length} layers; overlayfs of this kernel takes 128.`
     const hint = `Linux 6.13 takes ${MOST_LAYERS}; or combine instructions: every RUN, COPY, ADD and WORKDIR makes a layer.`
     throw new TbuildError('TOO_MANY_LAYERS', message, { hint, cause: error })
   }
