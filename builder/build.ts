@@ -1,7 +1,7 @@
 /** One build, from a request to an image. */
 import { readFileSync } from 'node:fs'
 import { TbuildError } from '../errors.ts'
-import { parse } from '../dockerfile-parser/index.ts'
+import { parse, type Dockerfile } from '../dockerfile-parser/index.ts'
 import type { BlobDigest, Image, Store } from '../cas/index.ts'
 import { openContext, type BuildContext } from './copy/context.ts'
 import { imageKey, writeImage } from './image.ts'
@@ -25,8 +25,32 @@ export async function build(
   store: Store,
   observe: BuildObserver = () => {},
 ): Promise<BuildResult> {
+  request.signal?.throwIfAborted()
   const tree = parse(readDockerfile(request.dockerfile), { file: request.dockerfile })
   const progress = createProgress(observe)
+  const once = (): Promise<Image> => buildOnce(request, tree, store, progress)
+  const image = await once().catch((error: unknown) => {
+    if (!isPruned(error)) throw error
+    return once()
+  })
+  return {
+    imageId: image.id,
+    manifestDigest: image.manifestDigest,
+    steps: { total: progress.total, cached: progress.cached },
+  }
+}
+
+/** A cached layer is held only when it is first used: another process may have pruned it just before. Then it is built again. */
+function isPruned(error: unknown): boolean {
+  return error instanceof TbuildError && (error.code === 'LAYER_UNKNOWN' || error.code === 'BLOB_UNKNOWN')
+}
+
+async function buildOnce(
+  request: BuildRequest,
+  tree: Dockerfile,
+  store: Store,
+  progress: Progress,
+): Promise<Image> {
   const plan = await makePlan(tree, {
     target: request.target,
     buildArgs: request.buildArgs,
@@ -52,12 +76,7 @@ export async function build(
         : BigInt(request.sourceDateEpoch) * 1_000_000_000n,
   }
   try {
-    const image = await solve(context, plan, progress)
-    return {
-      imageId: image.id,
-      manifestDigest: image.manifestDigest,
-      steps: { total: progress.total, cached: progress.cached },
-    }
+    return await solve(context, plan, progress)
   } finally {
     request.signal?.removeEventListener('abort', abort)
     opened?.[Symbol.dispose]()

@@ -28,7 +28,7 @@ export function openContext(directory: string, dockerfile: string): BuildContext
   }
   const ignore = readIgnoreFile(directory, dockerfile)
   const files = openTree(fd)
-  const tree = ignore === undefined ? files : withoutIgnored(files, ignore.matcher)
+  const tree = remembered(ignore === undefined ? files : withoutIgnored(files, ignore.matcher))
   return {
     tree,
     whyIgnored: (path) => {
@@ -61,18 +61,11 @@ function readIgnoreFile(
 }
 
 function withoutIgnored(tree: Tree, matcher: IgnoreMatcher): Tree {
-  // Asked for each name twice: when its directory is listed, and when it is looked at.
-  const known = new Map<string, boolean>()
   const isIgnored = (path: string): boolean => {
     if (path === '') return false
-    let answer = known.get(path)
-    if (answer === undefined) {
-      const text = show(path)
-      // A directory that is ignored, but below which something is not, is there after all.
-      answer = matcher.ignores(text) && !(matcher.mayReinclude(text) && holdsIncluded(path))
-      known.set(path, answer)
-    }
-    return answer
+    const text = show(path)
+    // A directory that is ignored, but below which something is not, is there after all.
+    return matcher.ignores(text) && !(matcher.mayReinclude(text) && holdsIncluded(path))
   }
   const holdsIncluded = (path: string): boolean => {
     if (tree.lstat(path)?.isDirectory() !== true) return false
@@ -82,5 +75,24 @@ function withoutIgnored(tree: Tree, matcher: IgnoreMatcher): Tree {
     ...tree,
     lstat: (path) => (isIgnored(path) ? undefined : tree.lstat(path)),
     list: (path) => tree.list(path).filter((name) => !isIgnored(path === '' ? name : `${path}/${name}`)),
+  }
+}
+
+/** It is gone through for a digest, for a layer, and by the next COPY: what one walk saw, the others do not ask again. */
+function remembered(tree: Tree): Tree {
+  const stats = new Map<string, ReturnType<Tree['lstat']>>()
+  const names = new Map<string, readonly string[]>()
+  return {
+    ...tree,
+    lstat: (path) => {
+      const seen = stats.get(path) ?? tree.lstat(path)
+      if (seen !== undefined) stats.set(path, seen)
+      return seen
+    },
+    list: (path) => {
+      const seen = names.get(path) ?? tree.list(path)
+      names.set(path, seen)
+      return seen
+    },
   }
 }

@@ -74,6 +74,8 @@ export function createLayout(
   { nowNs, clamp }: { readonly nowNs: bigint; readonly clamp: boolean },
 ): Layout {
   const planned = new Map<string, Planned>()
+  /** Directories that the parent does not have: below them nobody needs to look there. */
+  const fresh = new Set<string>()
   let copies = 0
 
   const existing = (stats: BigIntStats, path: string): Planned => ({
@@ -83,6 +85,7 @@ export function createLayout(
   const lookup = (path: string): Planned | undefined => {
     const own = planned.get(path)
     if (own !== undefined) return own
+    if (fresh.has(parentOf(path))) return undefined
     // What a planned file hides is not there; a planned directory merges with the parent's.
     for (let slash = path.lastIndexOf('/'); slash > 0; slash = path.lastIndexOf('/', slash - 1)) {
       const above = planned.get(path.slice(0, slash))
@@ -111,7 +114,9 @@ export function createLayout(
     entry.mtimeNs = nowNs
     planned.set(path, entry)
   }
-  const put = (path: string, entry: Planned): void => {
+  /** `there`: what `lookup` found. */
+  const put = (path: string, entry: Planned, there: Planned | undefined): void => {
+    if (entry.type === 'directory' && there === undefined) fresh.add(path)
     planned.set(path, entry)
     touch(parentOf(path))
   }
@@ -138,7 +143,7 @@ export function createLayout(
     let at = ''
     for (const name of resolved.path.split('/')) {
       at = join(at, name)
-      if (lookup(at) === undefined) put(at, directory(owner))
+      if (lookup(at) === undefined) put(at, directory(owner), undefined)
     }
     return resolved.path
   }
@@ -155,7 +160,7 @@ export function createLayout(
       }
       for (const key of planned.keys()) if (key.startsWith(`${path}/`)) planned.delete(key)
     }
-    put(path, entry)
+    put(path, entry, there)
   }
 
   const merge = (
@@ -180,7 +185,7 @@ export function createLayout(
       }
       const there = lookup(to)
       if (there !== undefined && there.type !== 'directory' && options.replace !== true) throw overFile(to)
-      if (there === undefined || there.type !== 'directory') put(to, { ...entry })
+      if (there === undefined || there.type !== 'directory') put(to, { ...entry }, there)
       merge(from, to, path, options, copy)
       // Only now: making names in it has touched it.
       planned.set(to, entry)
