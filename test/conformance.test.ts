@@ -31,14 +31,7 @@ afterAll(async () => {
 })
 
 /** What the language does not have yet. */
-const notYet: ReadonlyMap<string, string> = new Map([
-  ['mount-cache-by-ownership', 'RUN --mount'],
-  ['copy--parents', 'COPY --parents'],
-  ['copy--parents-directories', 'COPY --parents'],
-  ['copy--parents-directory-with-parent-directory', 'COPY --parents'],
-  ['copy--parents-path-with-star', 'COPY --parents'],
-  ['copy--parents-two-parent-directories', 'COPY --parents'],
-])
+const notYet: ReadonlyMap<string, string> = new Map([['mount-cache-by-ownership', 'RUN --mount']])
 
 async function differences(one: Case): Promise<string[]> {
   const expected = expectedOf(one.id)

@@ -187,3 +187,33 @@ RUN echo "[$SHARED|$OWN|\${TARGETARCH:+arch}]"
   expect(built.output).toBe('[global|global-own||http://secret]\n[global|global-own|arch]\n')
   expect(JSON.stringify(shop.image(built).config)).not.toContain('secret')
 })
+
+test('ONBUILD is kept for the images built on this one, and runs there before their own instructions, once', async () => {
+  const first = await shop.build(
+    shop.context({
+      Dockerfile: 'FROM base\nONBUILD COPY in /in\nONBUILD RUN cat /in > /from-trigger\nRUN true\n',
+    }),
+    { tags: ['docker.io/library/parent:latest'] },
+  )
+  expect(shop.image(first).config.config?.OnBuild).toEqual(['COPY in /in', 'RUN cat /in > /from-trigger'])
+  const child = await shop.build(
+    shop.context({ Dockerfile: 'FROM parent\nRUN cat /from-trigger\n', in: 'given\n' }),
+  )
+  expect(child.output).toBe('given\n')
+  expect(child.ran).toEqual([
+    '[2/4] COPY in /in',
+    '[3/4] RUN cat /in > /from-trigger',
+    '[4/4] RUN cat /from-trigger',
+  ])
+  expect(shop.image(child).config.config?.OnBuild).toBeUndefined()
+})
+
+test('an error in a trigger shows the trigger', async () => {
+  await shop.build(shop.context({ Dockerfile: 'FROM base\nONBUILD COPY missing /\n' }), {
+    tags: ['docker.io/library/bad:latest'],
+  })
+  await expect(shop.build(shop.context({ Dockerfile: 'FROM bad\n' }))).rejects.toMatchObject({
+    code: 'COPY_NOT_FOUND',
+    source: { file: 'ONBUILD of bad', frame: expect.stringContaining('COPY missing /') },
+  })
+})

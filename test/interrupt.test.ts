@@ -4,7 +4,7 @@ import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { join } from 'node:path'
-import { openWorkshop, type Workshop } from './support/build.ts'
+import { cgroupsOf, openWorkshop, type Workshop } from './support/build.ts'
 
 const TBUILD = [join(import.meta.dirname, '../cli/index.ts')]
 
@@ -53,8 +53,6 @@ const mounts = (): string[] =>
   readFileSync('/proc/mounts', 'utf8')
     .split('\n')
     .filter((line) => line.includes(shop.directory))
-const cgroups = (scope: string): string[] =>
-  readdirSync('/sys/fs/cgroup/', { recursive: true, encoding: 'utf8' }).filter((name) => name.includes(scope))
 const scopes = (): string[] => readdirSync(join(store, 'leases'))
 const workDirectories = (): string[] => readdirSync(join(store, 'work'))
 const tbuild = (...args: string[]) =>
@@ -66,12 +64,12 @@ test.each([
 ] as const)('%s: no process, mount, cgroup or work directory is left', async (_, signal, status, seconds) => {
   const child = await buildThatSleeps(seconds)
   const [scope = ''] = scopes()
-  expect(cgroups(scope).length).toBeGreaterThan(0)
+  expect(cgroupsOf(scope).length).toBeGreaterThan(0)
   child.kill(signal)
   expect(await ended(child)).toBe(status)
   expect(sleeping(seconds)).toEqual([])
   expect(mounts()).toEqual([])
-  expect(cgroups(scope)).toEqual([])
+  expect(cgroupsOf(scope)).toEqual([])
   expect(workDirectories()).toEqual([])
   expect(scopes()).toEqual([])
 })
@@ -89,7 +87,7 @@ test('kill -9: no process and no mount is left at once; the next command cleans 
   expect(tbuild('images', '-q').status).toBe(0)
   expect(workDirectories()).toEqual([])
   expect(scopes()).toEqual([])
-  expect(cgroups(scope)).toEqual([])
+  expect(cgroupsOf(scope)).toEqual([])
 })
 
 test('kill -9: the steps that were done are kept', async () => {

@@ -1,6 +1,6 @@
 /**
- * Wildcards in COPY and ADD: Go's `filepath.Match` (`*`, `?`, `[a-z]`, `[^a]`, `\` escapes), a component at a time; `**` is no
- * more than `*`, as in BuildKit. Names are byte strings.
+ * Wildcards in COPY and ADD: Go's `filepath.Match` (`*`, `?`, `[a-z]`, `[^a]`, `\` escapes), a component at a time. `**` is any number of
+ * components with `--parents`, and else no more than `*`: so it is in BuildKit. Names are byte strings.
  */
 import type { Tree } from '../../cas/index.ts'
 
@@ -14,7 +14,7 @@ export function hasWildcard(text: string): boolean {
 }
 
 /** Paths in `tree` that match, in the order of a walk. Below a match nothing is looked at. */
-export function glob(tree: Tree, pattern: string): string[] {
+export function glob(tree: Tree, pattern: string, { doubleStar = false } = {}): string[] {
   const parts = pattern.split('/').filter((part) => part !== '' && part !== '.')
   const found: string[] = []
   const walk = (directory: string, at: number): void => {
@@ -29,6 +29,19 @@ export function glob(tree: Tree, pattern: string): string[] {
       return
     }
     if (tree.lstat(directory)?.isDirectory() !== true) return
+    if (doubleStar && part === '**') {
+      // At the end: the whole directory.
+      if (at + 1 === parts.length) {
+        found.push(directory)
+        return
+      }
+      walk(directory, at + 1)
+      for (const name of tree.list(directory)) {
+        const path = join(directory, name)
+        if (tree.lstat(path)?.isDirectory() === true) walk(path, at)
+      }
+      return
+    }
     const matches = compile(part)
     for (const name of tree.list(directory)) if (matches(name)) walk(join(directory, name), at + 1)
   }

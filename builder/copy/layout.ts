@@ -33,6 +33,8 @@ export interface CopyOptions {
   readonly excludes?: ((path: string, isDirectory: boolean) => boolean) | undefined
   /** As an archive is unpacked: an entry replaces whatever has its name. */
   readonly replace?: boolean | undefined
+  /** The source's `name` holds directories, which are made like those of the source; a directory is copied as itself. */
+  readonly parents?: boolean | undefined
 }
 
 export interface Layout {
@@ -192,6 +194,45 @@ export function createLayout(
     }
   }
 
+  const copyWithParents = (
+    source: { readonly tree: Tree; readonly path: string; readonly name: string },
+    stats: BigIntStats,
+    type: TarEntryType,
+    into: string,
+    options: CopyOptions,
+    copy: number,
+  ): void => {
+    const above = parentOf(source.name)
+    // The directories of the name are those above the source, as many as there are.
+    let at = into
+    const parts = source.path.split('/')
+    const names = above === '' ? [] : above.split('/')
+    for (const [index, name] of names.entries()) {
+      at = join(at, name)
+      const there = lookup(at)
+      if (there !== undefined && there.type !== 'directory') throw overFile(at)
+      if (there !== undefined) continue
+      const from = parts.slice(0, parts.length - names.length + index).join('/')
+      const seen = source.tree.lstat(from)
+      const like =
+        seen === undefined
+          ? directory(options.owner)
+          : planFor(seen, { tree: source.tree, path: from }, options, copy)
+      put(at, like, undefined)
+    }
+    const to = join(into, source.name)
+    const entry = planFor(stats, source, options, copy)
+    if (type !== 'directory') {
+      place(to, entry, options)
+      return
+    }
+    const there = lookup(to)
+    if (there !== undefined && there.type !== 'directory') throw overFile(to)
+    if (there === undefined && to !== '') put(to, { ...entry }, undefined)
+    merge(source, to, '', options, copy)
+    if (to !== '') planned.set(to, entry)
+  }
+
   const target = (destination: string, name: string, options: CopyOptions): string => {
     if (destination.endsWith('/')) makeDirectory(destination, options.owner)
     const resolved = resolveInTree(view, destination)
@@ -207,6 +248,10 @@ export function createLayout(
       const type = stats && typeOf(stats)
       if (stats === undefined || type === undefined) return
       const copy = ++copies
+      if (options.parents === true) {
+        copyWithParents(source, stats, type, makeDirectory(destination, options.owner), options, copy)
+        return
+      }
       if (type !== 'directory') {
         place(target(destination, source.name, options), planFor(stats, source, options, copy), options)
         return

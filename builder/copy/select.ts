@@ -7,8 +7,18 @@ export interface Selected {
   readonly tree: Tree
   /** Without symlinks; '' is the whole tree. */
   readonly path: string
-  /** What it is called in a destination directory: the last part of the name by which it was found. */
+  /**
+   * What it is called in a destination directory: the last part of the name by which it was found, or, with `--parents`, all of it from the
+   * pivot (`/./`) on.
+   */
   readonly name: string
+}
+
+export interface SelectOptions {
+  /** Names keep their directories (`--parents`), and `**` matches any number of them. */
+  readonly parents: boolean
+  /** The line of an ignore file because of which a path is missing. */
+  readonly whyIgnored: (path: string) => string | undefined
 }
 
 /**
@@ -18,28 +28,45 @@ export interface Selected {
 export function selectSources(
   tree: Tree,
   pattern: string,
-  whyIgnored: (path: string) => string | undefined,
+  { parents, whyIgnored }: SelectOptions,
 ): Selected[] {
   const parts = bytesOf(pattern)
     .split('/')
     .filter((part) => part !== '' && part !== '.')
   const clean = withoutParents(parts)
+  const pivot = parents ? pivotOf(bytesOf(pattern)) : 0
+  const nameOf = (path: string): string =>
+    parents ? path.split('/').slice(pivot).join('/') : path.slice(path.lastIndexOf('/') + 1)
   const wild = clean.findIndex((part) => hasWildcard(part))
   if (wild < 0) {
     const path = clean.map((part) => part.replaceAll(/\\(.)/gs, '$1')).join('/')
     const found = resolveInTree(tree, path)
     if (found.stats === undefined) throw notFound(pattern, whyIgnored(found.path) ?? whyIgnored(path))
-    return [{ tree, path: found.path, name: path.slice(path.lastIndexOf('/') + 1) }]
+    return [{ tree, path: found.path, name: nameOf(path) }]
   }
   const prefix = resolveInTree(tree, clean.slice(0, wild).join('/'))
   const found =
-    prefix.stats === undefined ? [] : glob(tree, [escape(prefix.path), ...clean.slice(wild)].join('/'))
+    prefix.stats === undefined
+      ? []
+      : glob(tree, [escape(prefix.path), ...clean.slice(wild)].join('/'), { doubleStar: parents })
   if (found.length === 0) throw notFound(pattern, undefined)
   return found.map((path) => ({
     tree,
     path: resolveInTree(tree, path).path,
-    name: path.slice(path.lastIndexOf('/') + 1),
+    name: nameOf(path),
   }))
+}
+
+/** How many components stand before `/./`; a `./` at the beginning is none. */
+function pivotOf(pattern: string): number {
+  const relative = pattern.replace(/^(\.?\/)+/, '')
+  const at = relative.indexOf('/./')
+  return at < 0
+    ? 0
+    : relative
+        .slice(0, at)
+        .split('/')
+        .filter((part) => part !== '' && part !== '.').length
 }
 
 /** `..` of the root is the root: nothing outside of the context can be named. */

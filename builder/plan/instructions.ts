@@ -48,7 +48,7 @@ export async function applyInstruction(
       declareArgs(context, state, instruction, note)
       return
     case 'WORKDIR':
-      workdir(state, text(instruction.path), instruction)
+      workdir(tree, state, text(instruction.path), instruction)
       return
     case 'USER': {
       config.User = text(instruction.user)
@@ -110,12 +110,8 @@ export async function applyInstruction(
       note(`MAINTAINER ${state.author}`)
       return
     case 'ONBUILD':
-      throw unsupported(
-        tree,
-        instruction.range,
-        'ONBUILD',
-        'write the instruction into the Dockerfiles that build on this one',
-      )
+      config.OnBuild = [...(config.OnBuild ?? []), instruction.trigger]
+      return
     case 'RUN':
       run(context, state, instruction)
       return
@@ -157,6 +153,7 @@ function declareArgs(
 }
 
 function workdir(
+  tree: Dockerfile,
   state: StageState,
   path: string,
   instruction: Extract<Instruction, { kind: 'WORKDIR' }>,
@@ -169,7 +166,7 @@ function workdir(
     return
   }
   const { range, text } = instruction
-  add(state, { kind: 'workdir', text, range, path: at, user: state.config.User ?? '' }, createdBy)
+  add(state, { kind: 'workdir', text, tree, range, path: at, user: state.config.User ?? '' }, createdBy)
 }
 
 /** Cleaned, relative to WORKDIR; a `/` at the end stays. */
@@ -210,6 +207,7 @@ function run({ tree, network, variables }: PlanContext, state: StageState, instr
     {
       kind: 'exec',
       text: instruction.text,
+      tree,
       range: instruction.range,
       args,
       env: [...state.env].map(([key, value]) => `${key}=${value}`),
@@ -252,9 +250,6 @@ async function copy(context: PlanContext, state: StageState, instruction: Copy |
   const lookup = (name: string): string | undefined => state.env.get(name)
   const text = (word: Word): string => expandAt(tree, word.range, word.raw, lookup)
   const optional = (word: Word | undefined): string | undefined => word && text(word)
-  if (instruction.kind === 'COPY' && instruction.parents) {
-    throw unsupported(tree, instruction.range, 'COPY --parents', 'copy each directory to its own destination')
-  }
   if (instruction.kind === 'ADD' && instruction.checksum !== undefined) {
     throw unsupported(tree, instruction.checksum.range, 'ADD --checksum', 'only local files can be added')
   }
@@ -278,6 +273,7 @@ async function copy(context: PlanContext, state: StageState, instruction: Copy |
   const step: CopyStep = {
     kind: 'copy',
     text: instruction.text,
+    tree,
     range: instruction.range,
     instruction: instruction.kind,
     source: from === undefined ? { kind: 'context' } : await context.source(text(from), from.range),
@@ -288,6 +284,7 @@ async function copy(context: PlanContext, state: StageState, instruction: Copy |
     chmod: optional(instruction.chmod),
     excludes: instruction.excludes.map(text),
     unpack: instruction.kind === 'ADD' && instruction.unpack !== false,
+    parents: instruction.kind === 'COPY' && instruction.parents,
   }
   const sources = [...patterns, ...inline.map(({ name }) => `<<${name}`)].join(' ')
   const flags = [

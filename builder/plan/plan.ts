@@ -1,5 +1,12 @@
 /** Dockerfile to plan: the wanted stage and all that it needs; no other stage enters. */
-import { errorAt, stagesOf, type Dockerfile, type From, type Stage } from '../../dockerfile-parser/index.ts'
+import {
+  errorAt,
+  parse,
+  stagesOf,
+  type Dockerfile,
+  type From,
+  type Stage,
+} from '../../dockerfile-parser/index.ts'
 import type { Image, ImageConfig } from '../../cas/index.ts'
 import { isErrorWithSource, withSource } from '../errors.ts'
 import { applyInstruction } from './instructions.ts'
@@ -73,15 +80,6 @@ export async function makePlan(tree: Dockerfile, options: PlanOptions): Promise<
     checkPlatform(tree, from, variables)
     const base = await baseOf(stage, name)
     const state = base.kind === 'stage' ? childState(need(states, base.stage)) : startState(baseConfig(base))
-    if ((state.config.OnBuild ?? []).length > 0) {
-      throw errorAt(
-        tree,
-        from.image.range,
-        'ONBUILD_UNSUPPORTED',
-        `the base image has ONBUILD triggers, which are not supported yet`,
-        `they are: ${(state.config.OnBuild ?? []).join('; ').slice(0, 200)}`,
-      )
-    }
     const source = async (text: string, range: From['range']): Promise<Source> => {
       const earlier = stages.findLast(
         ({ index, name: other }) =>
@@ -103,12 +101,16 @@ export async function makePlan(tree: Dockerfile, options: PlanOptions): Promise<
       return { kind: 'image', image: await image(text, range) }
     }
     const context: PlanContext = { tree, stage, variables, platform, network: options.network, source }
+    // Triggers of the base come first, once: they are not handed on.
+    const triggers = state.config.OnBuild ?? []
+    delete state.config.OnBuild
+    for (const trigger of triggers) await applyTrigger(context, state, trigger, name)
     for (const instruction of stage.instructions) await applyInstruction(context, state, instruction)
     const plan: StagePlan = {
       index: stage.index,
       label: stage.name ?? (stages.length === 1 ? '' : `stage-${stage.index}`),
       base,
-      from: { text: `FROM ${name}`, range: from.range },
+      from: { text: `FROM ${name}`, tree, range: from.range },
       steps: state.steps,
       history: state.history,
       config: state.config,
@@ -121,6 +123,18 @@ export async function makePlan(tree: Dockerfile, options: PlanOptions): Promise<
   const target = await planOf(wanted)
   const made = await Promise.all(plans.values())
   return { target, stages: made.toSorted((a, b) => a.index - b.index) }
+}
+
+/** Errors show the trigger, which stands in no file of the user's. */
+async function applyTrigger(
+  context: PlanContext,
+  state: StageState,
+  trigger: string,
+  image: string,
+): Promise<void> {
+  const tree = parse(`FROM scratch\n${trigger}\n`, { file: `ONBUILD of ${image}` })
+  for (const instruction of tree.instructions.slice(1))
+    await applyInstruction({ ...context, tree }, state, instruction)
 }
 
 function need<K, V>(map: ReadonlyMap<K, V>, key: K): V {

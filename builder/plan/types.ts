@@ -1,6 +1,6 @@
 /** The plan: what a build would do, with every variable expanded, and nothing done yet. */
 import type { ContainerConfig, Image } from '../../cas/index.ts'
-import type { Range } from '../../dockerfile-parser/index.ts'
+import type { Dockerfile, Range } from '../../dockerfile-parser/index.ts'
 
 export type Source =
   | { readonly kind: 'context' }
@@ -10,7 +10,8 @@ export type Source =
 interface StepBase {
   /** The instruction as it is shown. */
   readonly text: string
-  /** In the Dockerfile. */
+  /** Where it stands: in the Dockerfile, or in a trigger of the base image. */
+  readonly tree: Dockerfile
   readonly range: Range
 }
 
@@ -42,6 +43,8 @@ export interface CopyStep extends StepBase {
   readonly excludes: readonly string[]
   /** ADD: local archives are unpacked. */
   readonly unpack: boolean
+  /** COPY: sources keep the directories of their names. */
+  readonly parents: boolean
 }
 
 export interface WorkdirStep extends StepBase {

@@ -49,7 +49,9 @@ export async function layerSources(
 }
 
 function select(step: CopyStep, tree: Tree, whyIgnored: (path: string) => string | undefined): Selected[] {
-  const selected = step.patterns.flatMap((pattern) => selectSources(tree, pattern, whyIgnored))
+  const selected = step.patterns.flatMap((pattern) =>
+    selectSources(tree, pattern, { parents: step.parents, whyIgnored }),
+  )
   if (step.patterns.length + step.inline.length > 1 && !step.destination.endsWith('/')) {
     throw new TbuildError('COPY_DESTINATION', `with several sources the destination must be a directory`, {
       hint: `write ${step.destination}/`,
@@ -86,6 +88,7 @@ export async function runCopy(
       owner: owner ?? (step.source.kind === 'context' ? { uid: 0, gid: 0 } : undefined),
       mode: step.chmod === undefined ? undefined : parseMode(step.chmod),
       excludes: excludesOf(step),
+      parents: step.parents,
     }
     const destination = bytesOf(step.destination)
     for (const selected of sources.selected) {

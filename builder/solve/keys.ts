@@ -70,6 +70,7 @@ export function copyComponents(
     ['chmod', step.chmod ?? ''],
     ...step.excludes.map((pattern) => ['exclude', pattern] as const),
     ['unpack', String(step.unpack)],
+    ...(step.parents ? [['parents', 'true'] as const] : []),
     contents,
   ]
 }

@@ -36,8 +36,7 @@ export function createProgress(observe: BuildObserver): Progress {
           observe({ kind: 'cached', id })
         },
         done: () => observe({ kind: 'done', id }),
-        failed: (error) =>
-          observe({ kind: 'failed', id, message: firstLine(error) }),
+        failed: (error) => observe({ kind: 'failed', id, message: firstLine(error) }),
         canceled: () => observe({ kind: 'canceled', id }),
         output: (chunk) => observe({ kind: 'output', id, chunk }),
         note: (text) => observe({ kind: 'note', id, text }),

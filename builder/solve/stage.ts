@@ -100,6 +100,7 @@ export function createStageRun(
     return keyOf([
       ['origin', origin],
       ['owners', owners],
+      ['parents', String(step.parents)],
       ...step.patterns.map((pattern) => ['source', pattern] as const),
       ...step.excludes.map((pattern) => ['exclude', pattern] as const),
     ])
@@ -197,7 +198,7 @@ export function createStageRun(
       return await work()
     } catch (error) {
       if (signal.aborted || isErrorWithSource(error)) throw error
-      throw withSource(error, context.tree, step.range)
+      throw withSource(error, step.tree, step.range)
     }
   }
 

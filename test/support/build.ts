@@ -1,5 +1,5 @@
 /** For tests of builds: a store of its own, a busybox base in it, contexts written in place, and what a build told. */
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import {
   copyFileSync,
   createReadStream,
@@ -81,6 +81,12 @@ export async function buildIn(
   }
   const result = await build(request, store, (event) => void events.push(event))
   return { ...result, events, ...summary(events) }
+}
+
+/** Cgroups of a lease. find(1) does not mind those of other tests that vanish meanwhile. */
+export function cgroupsOf(scope: string): string[] {
+  const { stdout } = spawnSync('find', ['/sys/fs/cgroup', '-name', `*${scope}*`], { encoding: 'utf8' })
+  return stdout.split('\n').filter((line) => line !== '')
 }
 
 export function summary(events: readonly BuildEvent[]): Pick<Built, 'ran' | 'fromCache' | 'output'> {

@@ -379,7 +379,10 @@ export function compareConfigs(expected: Record<string, unknown>, found: Record<
 
 function normal(value: unknown): string {
   if (value === undefined || value === null || value === '' || value === false) return 'nothing'
-  if (Array.isArray(value)) return value.length === 0 ? 'nothing' : JSON.stringify(value.map((item) => JSON.stringify(item)).toSorted())
+  if (Array.isArray(value))
+    return value.length === 0
+      ? 'nothing'
+      : JSON.stringify(value.map((item) => JSON.stringify(item)).toSorted())
   if (typeof value === 'object') {
     const entries = Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1))
     return entries.length === 0 ? 'nothing' : JSON.stringify(Object.fromEntries(entries))
