@@ -1,7 +1,8 @@
 /** What the store's parts share: the index, the paths, and this process's lease, taken when something first needs it. */
 import { closeSync, constants, mkdirSync, renameSync } from 'node:fs'
 import { join, relative } from 'node:path'
-import { openat2, openLayersDirectory } from '../../linux/index.ts'
+import { TbuildError } from '../../errors.ts'
+import { isErrno, openat2, openLayersDirectory } from '../../linux/index.ts'
 import type { Digest } from '../oci.ts'
 import type { Database } from './database.ts'
 import { takeLease, type Lease } from './lease.ts'
@@ -47,7 +48,7 @@ export function createContext(paths: StorePaths, db: Database): StoreContext {
     },
     spool: () => createSpool(workPath('spool')),
     openDirectory: (path) => {
-      root ??= openLayersDirectory(paths.root)
+      root ??= openRoot(paths)
       return openat2(root, relative(paths.root, path), { flags: constants.O_RDONLY | constants.O_DIRECTORY })
     },
     hold: (digests) => {
@@ -60,6 +61,19 @@ export function createContext(paths: StorePaths, db: Database): StoreContext {
       if (root !== undefined) closeSync(root)
       root = undefined
     },
+  }
+}
+
+/** Throws `ROOT_REQUIRED`. */
+function openRoot(paths: StorePaths): number {
+  try {
+    return openLayersDirectory(paths.root)
+  } catch (error) {
+    if (!isErrno(error, 'EPERM')) throw error
+    throw new TbuildError('ROOT_REQUIRED', 'Layers are unpacked and mounted by root only.', {
+      hint: 'Run tbuild as root.',
+      cause: error,
+    })
   }
 }
 
