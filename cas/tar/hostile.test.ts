@@ -114,9 +114,7 @@ describe('through symlinks', () => {
 
   test('of a target that climbs: .. stops at the layer', async () => {
     using host = newHost()
-    await host.take(
-      archiveOf(symlink('dir/a', '../../outside'), { path: 'dir/a/secret', contents: 'mine' }),
-    )
+    await host.take(archiveOf(symlink('dir/a', '../../outside'), { path: 'dir/a/secret', contents: 'mine' }))
     expect(readFileSync(join(host.layer, 'outside/secret'), 'utf8')).toBe('mine')
   })
 
@@ -473,9 +471,9 @@ test('any archive of names and links made to collide: nothing outside changes, n
       expect(outcome).toMatchObject({ entries: expect.any(Number) })
       expect(describeTree(host.layer).filter((line) => /^"([^"]*\/)?\.wh\./.test(line))).toEqual([])
     }),
-    { numRuns: 600 },
+    { numRuns: 400 },
   )
-  expect(taken).toBeGreaterThan(30)
+  expect(taken).toBeGreaterThan(20)
 })
 
 test('an error in one entry keeps the reader from handing on the next', () => {

@@ -28,7 +28,7 @@ test('any tree: packed, unpacked, packed again', async () => {
       expect(describeTree(out)).toEqual(describeTree(tree))
       expect((await pack(out, { root: 'emit' })).equals(archive)).toBe(true)
     }),
-    { numRuns: 150 },
+    { numRuns: 100 },
   )
 })
 
