@@ -1,5 +1,6 @@
 #!/bin/sh
-# Every check and test: bundle, types, lint (the floors too), format, jest. `npm test`. Ends with one line, `N passed, N failed`.
+# Every check and test: bundle, types, lint (the floors too), format, jest (arguments go there). `npm test`.
+# Ends with one line, `N passed, N failed`.
 set -u
 cd "$(dirname "$0")/.."
 export PATH="$PWD/node_modules/.bin:$PATH"
@@ -34,13 +35,13 @@ check() {
 check Bundle node build.ts
 check Types tsc --noEmit
 check 'Lint and floors' oxlint --type-aware --deny-warnings
-check Format oxfmt --check
+check Format oxfmt --check '**/*.ts' '**/*.js'
 
 echo '== Tests'
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
 node --experimental-vm-modules --disable-warning=ExperimentalWarning node_modules/jest/bin/jest.js \
-  --json --outputFile "$results"
+  --json --outputFile "$results" "$@"
 jest=$?
 # A file that could not be run counts as a failed test.
 counts=$(node -p '
