@@ -83,7 +83,7 @@ function makeBase(directory: string): string {
 /** Runs `work` and tells the least and the median time. `before` is not timed. */
 export function time(runs: number, work: () => void, before: () => void = () => {}): Timing {
   const times: number[] = []
-  for (let run = 0; run < runs; run++) {
+  for (let count = 0; count < runs; count++) {
     before()
     const start = performance.now()
     work()
