@@ -1,6 +1,7 @@
 import { createInterface } from 'node:readline/promises'
 import { Writable } from 'node:stream'
 import { TbuildError } from '../errors.ts'
+import { Interrupted } from './interrupt.ts'
 
 /** Asks on the terminal (stderr, so that stdout stays a result). Hidden: what is typed is not shown. */
 export async function ask(question: string, how: { readonly hidden?: boolean } = {}): Promise<string> {
@@ -21,7 +22,7 @@ export async function ask(question: string, how: { readonly hidden?: boolean } =
   })
   try {
     const { promise, reject } = Promise.withResolvers<never>()
-    asking.on('SIGINT', () => reject(new TbuildError('CANCELED', 'Nothing was entered.')))
+    asking.on('SIGINT', () => reject(new Interrupted('SIGINT')))
     asking.on('close', () => reject(new TbuildError('CANCELED', 'Nothing was entered.')))
     return await Promise.race([asking.question(how.hidden === true ? '' : question), promise])
   } finally {
