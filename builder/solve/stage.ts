@@ -7,8 +7,7 @@ import { isErrorWithSource, withSource } from '../errors.ts'
 import type { Component, HistoryEntry, Layer, StepKey, StepResult } from '../../cas/index.ts'
 import type { CopyStep, StagePlan, Step } from '../plan/types.ts'
 import { timestamp, type SolveContext } from './context.ts'
-import { contextSources, digestOf, layerSources, runCopy, runWorkdir, type Sources } from './copy.ts'
-import { runExec } from './exec.ts'
+import { contextSources, digestOf, layerSources, type Sources } from './sources.ts'
 import { baseComponents, copyComponents, execComponents, keyOf, workdirComponents } from './keys.ts'
 import type { StepProgress } from './observer.ts'
 
@@ -176,8 +175,10 @@ export function createStageRun(
     }
   }
   const execute = async (step: Step, index: number, shown: StepProgress): Promise<Layer> => {
-    if (step.kind === 'exec') return runExec(context, step, layers, shown)
-    if (step.kind === 'workdir') return runWorkdir(context, step, layers)
+    // Loaded only now: a build that is all cached needs none of it.
+    if (step.kind === 'exec') return (await import('./exec.ts')).runExec(context, step, layers, shown)
+    const { runCopy, runWorkdir } = await import('./copy.ts')
+    if (step.kind === 'workdir') return await runWorkdir(context, step, layers)
     await using sources = await openSources(step)
     await checkContents(step, index, sources)
     return await runCopy(context, step, layers, sources)

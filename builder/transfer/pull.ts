@@ -72,7 +72,7 @@ export async function pullImage(
     store.blobs.write(configBytes)
     store.blobs.write(fetched.bytes)
     const repository = `${reference.registry}/${reference.repository}`
-    for (const { digest } of [manifest.config, ...manifest.layers])
+    for (const { digest } of [fetched, manifest.config, ...manifest.layers])
       store.blobs.rememberOrigin(digest, repository)
     try {
       return store.images.put(fetched.digest, [name])

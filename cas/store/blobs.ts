@@ -4,9 +4,9 @@ import { createReadStream, readFileSync } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
 import { isErrno } from '../../linux/index.ts'
 import type { BlobDigest, Digest } from '../oci.ts'
-import { moveIntoPlace, type StoreContext } from './context.ts'
+import type { StoreContext } from './context.ts'
 import { blobPath } from './paths.ts'
-import type { Spool } from './spool.ts'
+import { syncDirectory, type Spool } from './spool.ts'
 import type { BlobStore } from './types.ts'
 
 export function createBlobStore(context: StoreContext): BlobStore {
@@ -24,7 +24,8 @@ export function createBlobStore(context: StoreContext): BlobStore {
     db.transaction(() => {
       context.hold([digest])
       if (size(digest) !== undefined) return
-      moveIntoPlace(context, spool, digest)
+      spool.moveTo(blobPath(paths, digest))
+      syncDirectory(paths.blobs)
       db.run('INSERT INTO blobs VALUES (?, ?)', digest, spool.size)
     })
   return {

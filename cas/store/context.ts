@@ -1,13 +1,13 @@
 /** What the store's parts share: the index, the paths, and this process's lease, taken when something first needs it. */
-import { closeSync, constants, mkdirSync, renameSync } from 'node:fs'
+import { closeSync, constants, mkdirSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { TbuildError } from '../../errors.ts'
 import { isErrno, openat2, openLayersDirectory } from '../../linux/index.ts'
 import type { Digest } from '../oci.ts'
 import type { Database } from './database.ts'
 import { takeLease, type Lease } from './lease.ts'
-import { blobPath, type StorePaths } from './paths.ts'
-import { createSpool, syncDirectory, type Spool } from './spool.ts'
+import type { StorePaths } from './paths.ts'
+import { createSpool, type Spool } from './spool.ts'
 
 export interface StoreContext {
   readonly paths: StorePaths
@@ -75,10 +75,4 @@ function openRoot(paths: StorePaths): number {
       cause: error,
     })
   }
-}
-
-/** Gives a finished spool its name. Inside a transaction; the caller records it there. */
-export function moveIntoPlace(context: StoreContext, spool: Spool, digest: Digest): void {
-  renameSync(spool.path, blobPath(context.paths, digest))
-  syncDirectory(context.paths.blobs)
 }

@@ -25,7 +25,7 @@ export function createImageStore({ db }: StoreContext, blobs: BlobStore): ImageS
   const byManifest = (digest: BlobDigest): Image | undefined =>
     one(db.get('SELECT * FROM images WHERE manifest = ?', digest))
   const tag = (name: string, digest: BlobDigest): void =>
-    db.transaction(() => {
+    db.durably(() => {
       if (byManifest(digest) === undefined) throw unknown(digest)
       db.run('INSERT OR REPLACE INTO names VALUES (?, ?)', name, digest)
     })
@@ -35,7 +35,7 @@ export function createImageStore({ db }: StoreContext, blobs: BlobStore): ImageS
   }
   return {
     put: (digest, names) =>
-      db.transaction(() => {
+      db.durably(() => {
         const manifest = parseManifest(blobs.read(digest))
         const config = parseConfig(blobs.read(manifest.config.digest))
         assertSameLayers(manifest, config)
@@ -53,9 +53,9 @@ export function createImageStore({ db }: StoreContext, blobs: BlobStore): ImageS
         return image
       }),
     tag,
-    untag: (name) => db.run('DELETE FROM names WHERE name = ?', name) > 0,
+    untag: (name) => db.durably(() => db.run('DELETE FROM names WHERE name = ?', name) > 0),
     remove: (digest) =>
-      db.transaction(() => {
+      db.durably(() => {
         db.run('DELETE FROM names WHERE manifest = ?', digest)
         db.run('DELETE FROM image_layers WHERE manifest = ?', digest)
         db.run('DELETE FROM images WHERE manifest = ?', digest)

@@ -11,18 +11,11 @@ import { clampTimes } from './clamp.ts'
 import { TarWriter, packUpper } from '../tar/index.ts'
 import type { Descriptor, DiffId, Digest } from '../oci.ts'
 import { streamVerified, wrongDigest } from './blobs.ts'
-import { moveIntoPlace, type StoreContext } from './context.ts'
-import {
-  findDirectory,
-  recordDirectory,
-  startUnpacking,
-  unpackStored,
-  type DirectoryDetails,
-  type LayerDirectory,
-} from './directories.ts'
+import { createCommitter } from './commit.ts'
+import type { StoreContext } from './context.ts'
+import { findDirectory, startUnpacking, unpackStored, type LayerDirectory } from './directories.ts'
 import { blobPath } from './paths.ts'
 import { mountStack, mountUpper, stackOf, type Upper } from './roots.ts'
-import type { Spool } from './spool.ts'
 import type { Layer, LayerStore, LayerWriter, Root, StoredLayer, WritableRoot } from './types.ts'
 
 /** What a handle stands for. */
@@ -60,20 +53,7 @@ export function createLayerStore(context: StoreContext): LayerStore & AsyncDispo
     throw new TbuildError('LAYER_UNKNOWN', `The store has no layer ${diffId}.`)
   }
 
-  const commit = (
-    spool: Spool,
-    diffId: DiffId,
-    directory?: { readonly chain: string; readonly details: DirectoryDetails },
-  ): StoredLayer =>
-    db.transaction(() => {
-      context.hold([diffId])
-      if (find(diffId) === undefined) {
-        moveIntoPlace(context, spool, diffId)
-        db.run('INSERT INTO layers VALUES (?, ?)', diffId, spool.size)
-      }
-      if (directory !== undefined) recordDirectory(context, diffId, directory.chain, directory.details)
-      return { diffId, size: spool.size }
-    })
+  const commit = createCommitter(context)
 
   const state = (layer: Layer): LayerState => {
     if (layer instanceof LayerState) return layer
@@ -146,7 +126,7 @@ export function createLayerStore(context: StoreContext): LayerStore & AsyncDispo
       Promise.all(layers.map((layer) => layer.stored)),
     ])
     const details = { path: upper.path, opaqueRoot: false, hasRoot: true }
-    return commit(spool, diffId as DiffId, { chain: chainId(below), details })
+    return await commit({ spool, diffId: diffId as DiffId, directory: { chain: chainId(below), details } })
   }
 
   const mountWritable = async (below: readonly Layer[]): Promise<WritableRoot> => {
@@ -195,7 +175,7 @@ export function createLayerStore(context: StoreContext): LayerStore & AsyncDispo
       const details = unpacking.finish()
       const diffId = (await spool.finish()) as DiffId
       if (expected !== undefined && diffId !== expected) throw wrongDigest(expected, diffId)
-      return commit(spool, diffId, { chain: '', details })
+      return await commit({ spool, diffId, directory: { chain: '', details } })
     },
     write: async (fill, { signal } = {}) => {
       const spool = context.spool()
@@ -209,7 +189,7 @@ export function createLayerStore(context: StoreContext): LayerStore & AsyncDispo
       }
       const finish = async (): Promise<StoredLayer> => {
         using finished = spool
-        return commit(finished, (await finished.finish()) as DiffId)
+        return await commit({ spool: finished, diffId: (await finished.finish()) as DiffId })
       }
       return new LayerState(background(finish()))
     },

@@ -1,7 +1,7 @@
 /**
  * Garbage collection, in two transactions. (1) What nothing needs is unrecorded: from then on nothing new can come to rely on it. (2) Files without a
- * record are taken out of sight, under the same write lock under which a file is recorded: so none is taken that another process is
- * just putting there. What was taken away is deleted after that. A kill -9 leaves files without a record, which the next prune finds.
+ * record are taken out of sight; a blob that is just being put there is told by its change time. What was taken away is deleted after that. A
+ * kill -9 leaves files without a record, which a later prune finds.
  */
 import { lstatSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -17,14 +17,19 @@ export function prune(context: StoreContext, { dryRun = false } = {}): PruneRepo
   if (dryRun) {
     return db.rehearsal(() => {
       const gone = unrecord(context)
-      const freedBytes = unnamedFiles(context).reduce((sum, path) => sum + allocated(path), 0)
+      const freedBytes = unnamedFiles(context, gone, Date.now()).reduce(
+        (sum, path) => sum + allocated(path),
+        0,
+      )
       return { ...gone, freedBytes }
     })
   }
-  const gone = db.transaction(() => unrecord(context))
+  const since = Date.now()
+  const gone = db.durably(() => unrecord(context))
   const trash = context.workDirectory('trash')
   db.transaction(() => {
-    for (const [index, path] of unnamedFiles(context).entries()) renameSync(path, join(trash, String(index)))
+    for (const [index, path] of unnamedFiles(context, gone, since).entries())
+      renameSync(path, join(trash, String(index)))
   })
   const freedBytes = readdirSync(trash).reduce((sum, name) => sum + allocated(join(trash, name)), 0)
   rmSync(trash, { recursive: true, force: true })
@@ -60,19 +65,31 @@ function column<T extends string>(rows: readonly Row[], name: string): T[] {
   return rows.map((row) => String(row[name]) as T)
 }
 
-/** Files and directories that the index does not name. */
-function unnamedFiles({ db, paths }: StoreContext): string[] {
+/** A file gets its name a moment before it is recorded (its change time is that of the rename); older ones are nobody's. */
+const ON_ITS_WAY_MS = 3600_000
+
+/**
+ * Files and directories that the index does not name: those of what has just been unrecorded, unless somebody has put them there anew since,
+ * and those that a process left which died before it recorded them.
+ */
+function unnamedFiles({ db, paths }: StoreContext, gone: Unrecorded, since: number): string[] {
+  const unrecorded = new Set([...gone.layers, ...gone.blobs].map((digest) => digest.slice('sha256:'.length)))
   const named = new Set(
     db
-      .all('SELECT digest AS name FROM blobs UNION SELECT diff_id FROM layers')
-      .map((row) => String(row['name']).slice('sha256:'.length)),
+      .all(
+        'SELECT digest AS name FROM blobs UNION SELECT diff_id FROM layers UNION SELECT name FROM directories',
+      )
+      .map((row) => String(row['name']).replace('sha256:', '')),
   )
-  for (const row of db.all('SELECT name FROM directories')) named.add(String(row['name']))
-  return [paths.blobs, paths.layers].flatMap((directory) =>
-    readdirSync(directory)
-      .filter((name) => !named.has(name))
-      .map((name) => join(directory, name)),
-  )
+  const isLeft = (path: string, name: string): boolean => {
+    if (named.has(name)) return false
+    const changed = lstatSync(path, { throwIfNoEntry: false })?.ctimeMs ?? Number.POSITIVE_INFINITY
+    return changed < (unrecorded.has(name) ? since : since - ON_ITS_WAY_MS)
+  }
+  const blobs = readdirSync(paths.blobs).filter((name) => isLeft(join(paths.blobs, name), name))
+  // Directories are moved and recorded under one lock: what has no record now will get none.
+  const layers = readdirSync(paths.layers).filter((name) => !named.has(name))
+  return [...blobs.map((name) => join(paths.blobs, name)), ...layers.map((name) => join(paths.layers, name))]
 }
 
 /** Bytes on disk (st_blocks) of a file, or of a tree. */

@@ -1,6 +1,6 @@
 /** A file on its way into the store: written under a temporary name, hashed as it is written, made durable, then renamed. */
 import { createHash } from 'node:crypto'
-import { closeSync, fsync, fsyncSync, openSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, fsync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { promisify } from 'node:util'
 import type { Digest } from '../oci.ts'
 
@@ -11,6 +11,8 @@ export interface Spool extends Disposable {
   /** Durable when it resolves; the digest of all that was written. */
   finish(): Promise<Digest>
   finishSync(): Digest
+  /** Gives the finished file its name; it stays when the spool is disposed. */
+  moveTo(path: string): void
 }
 
 const fsyncLater = promisify(fsync)
@@ -30,6 +32,7 @@ export function createSpool(path: string): Spool {
   const hash = createHash('sha256')
   let fd: number | undefined = openSync(path, 'wx', 0o600)
   let size = 0
+  let moved = false
   const opened = (): number => {
     if (fd === undefined) throw new Error('the spool is closed')
     return fd
@@ -59,9 +62,13 @@ export function createSpool(path: string): Spool {
       close()
       return digest()
     },
+    moveTo: (name) => {
+      renameSync(path, name)
+      moved = true
+    },
     [Symbol.dispose]: () => {
       close()
-      rmSync(path, { force: true })
+      if (!moved) rmSync(path, { force: true })
     },
   }
 }

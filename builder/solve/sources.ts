@@ -1,0 +1,71 @@
+/** What a COPY or ADD takes: the files it names, and their digest for its key. */
+import { TbuildError } from '../../errors.ts'
+import { openTree, type Layer, type Tree } from '../../cas/index.ts'
+import { createIgnoreMatcher } from '../../dockerfile-parser/index.ts'
+import type { CopyOptions } from '../copy/layout.ts'
+import { selectSources, type Selected } from '../copy/select.ts'
+import { digestSources } from '../copy/source.ts'
+import type { CopyStep } from '../plan/types.ts'
+import type { SolveContext } from './context.ts'
+
+/** The sources of a step, in a tree that somebody keeps open. */
+export interface Sources extends AsyncDisposable {
+  readonly selected: readonly Selected[]
+}
+
+/** Of the build context. Cheap: nothing is mounted. */
+export function contextSources(context: SolveContext, step: CopyStep): Sources {
+  // `COPY <<EOF` alone needs no context.
+  if (step.patterns.length === 0) return { selected: [], [Symbol.asyncDispose]: async () => {} }
+  const opened = context.context()
+  return {
+    selected: select(step, opened.tree, (path) => opened.whyIgnored(path)),
+    [Symbol.asyncDispose]: async () => {},
+  }
+}
+
+/** Of other layers, which are mounted until it is disposed. */
+export async function layerSources(
+  { store }: SolveContext,
+  step: CopyStep,
+  layers: readonly Layer[],
+): Promise<Sources> {
+  const root = await store.layers.mount(layers)
+  const tree = openTree(root.fd)
+  const dispose = async (): Promise<void> => {
+    tree[Symbol.dispose]()
+    await root[Symbol.asyncDispose]()
+  }
+  try {
+    return { selected: select(step, tree, () => undefined), [Symbol.asyncDispose]: dispose }
+  } catch (error) {
+    await dispose()
+    throw error
+  }
+}
+
+function select(step: CopyStep, tree: Tree, whyIgnored: (path: string) => string | undefined): Selected[] {
+  const selected = step.patterns.flatMap((pattern) =>
+    selectSources(tree, pattern, { parents: step.parents, whyIgnored }),
+  )
+  if (step.patterns.length + step.inline.length > 1 && !step.destination.endsWith('/')) {
+    throw new TbuildError('COPY_DESTINATION', `with several sources the destination must be a directory`, {
+      hint: `write ${step.destination}/`,
+    })
+  }
+  return selected
+}
+
+export function digestOf(context: SolveContext, step: CopyStep, sources: Sources): Promise<string> {
+  return digestSources(sources.selected, {
+    owners: step.source.kind !== 'context' && step.chown === undefined,
+    excludes: excludesOf(step),
+    signal: context.signal,
+  })
+}
+
+export function excludesOf(step: CopyStep): CopyOptions['excludes'] {
+  if (step.excludes.length === 0) return undefined
+  const matcher = createIgnoreMatcher(step.excludes)
+  return (path, isDirectory) => matcher.ignores(path) && !(isDirectory && matcher.mayReinclude(path))
+}
