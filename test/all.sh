@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 export PATH="$PWD/node_modules/.bin:$PATH"
 
 # What the tests compare us with, and make their input by.
-packages='busybox-static docker-registry apache2-utils skopeo umoci buildah podman crun mmdebstrap libcap2-bin attr
+packages='busybox-static docker-registry apache2-utils skopeo umoci buildah podman crun runc mmdebstrap bash-static libcap2-bin attr
   zstd xz-utils bzip2 openssl strace procps'
 
 missing=
