@@ -35,7 +35,23 @@ export type {
   StoredLayer,
   WritableRoot,
 } from './store/types.ts'
-export { readTar, TarReader, createUnpacker, type TarEntry, type TarEntryType, type TarHandler, type TarOutputEntry } from './tar/index.ts'
+export {
+  readTar,
+  TarReader,
+  createUnpacker,
+  type TarEntry,
+  type TarEntryType,
+  type TarHandler,
+  type TarOutputEntry,
+} from './tar/index.ts'
 export { openStore, type OpenStoreOptions } from './store/open.ts'
-export { bytesOf, openTree, resolveInTree, show, type Resolved, type Tree, type Walkable } from './tree/tree.ts'
+export {
+  bytesOf,
+  openTree,
+  resolveInTree,
+  show,
+  type Resolved,
+  type Tree,
+  type Walkable,
+} from './tree/tree.ts'
 export { assertSameLayers, MAX_CONFIG_BYTES, parseConfig, parseIndex, parseManifest } from './parse-oci.ts'

@@ -1,6 +1,6 @@
 /** What is mounted on /etc/resolv.conf, /etc/hosts and /etc/hostname. */
 import { readFileSync } from 'node:fs'
-import { isErrno } from './errno.ts'
+import { isErrno } from '../linux/index.ts'
 import type { MountPoints } from './mount-points.ts'
 import type { ContainerSpec } from './spec.ts'
 

@@ -8,16 +8,16 @@
 import { closeSync, constants, fstatSync, readlinkSync, type BigIntStats } from 'node:fs'
 import { TbuildError } from '../errors.ts'
 import {
-  O_PATH,
-  RESOLVE_IN_ROOT,
-  RESOLVE_NO_MAGICLINKS,
+  isErrno,
   mkdirat,
+  O_PATH,
   openat2,
   readlinkat,
+  RESOLVE_IN_ROOT,
+  RESOLVE_NO_MAGICLINKS,
   setTimes,
   unlinkat,
 } from '../linux/index.ts'
-import { isErrno } from './errno.ts'
 
 const IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_WRONLY, S_IFDIR, S_IFLNK, S_IFMT } = constants

@@ -1,8 +1,7 @@
 /** USER and `-u`: names and numbers, looked up in the root's own /etc/passwd and /etc/group. */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { TbuildError } from '../errors.ts'
-import { O_PATH, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2 } from '../linux/index.ts'
-import { isErrno } from './errno.ts'
+import { isErrno, O_PATH, openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../linux/index.ts'
 
 export interface ResolvedUser {
   readonly uid: number

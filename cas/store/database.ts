@@ -135,7 +135,8 @@ function tooNew(version: number): TbuildError {
 
 /** SQLITE_CORRUPT and SQLITE_NOTADB. */
 function corrupt(error: unknown, path: string): unknown {
-  const code = error instanceof Error && 'errcode' in error ? Number(error.errcode) & 0xff : 0
+  const code =
+    typeof error === 'object' && error !== null && 'errcode' in error ? Number(error.errcode) & 0xff : 0
   if (code !== 11 && code !== 26) return error
   return new TbuildError('STORE_CORRUPT', `The store's index ${path} is damaged.`, { cause: error })
 }

@@ -36,7 +36,8 @@ export const pull = defineCommand({
       try {
         await using store = await openChosenStore(options)
         await using registry = await openRegistry(reference, registryOptions(options, signal))
-        return await pullImage(store, registry, reference, { platform, signal, observe: progress.observe })
+        const { observe } = progress
+        return await pullImage(store, registry, reference, { platform, signal, observe, refetchBlobs: true })
       } finally {
         progress.finish()
       }

@@ -1,6 +1,6 @@
 /** Which cgroups this machine offers, and where in them ours belong. */
 import { accessSync, constants, mkdirSync, readFileSync } from 'node:fs'
-import { isErrno } from '../errno.ts'
+import { isErrno } from '../../linux/index.ts'
 import { noDriver } from './none.ts'
 import type { CgroupDriver } from './types.ts'
 import { v1Driver } from './v1.ts'

@@ -2,7 +2,7 @@
 import { readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { TbuildError } from '../../errors.ts'
-import { isErrno } from '../errno.ts'
+import { isErrno } from '../../linux/index.ts'
 
 export const PREFIX = 'tbuild-'
 

@@ -1,6 +1,6 @@
 /** The unified hierarchy. */
 import { closeSync, constants, mkdirSync, openSync } from 'node:fs'
-import { isErrno } from '../errno.ts'
+import { isErrno } from '../../linux/index.ts'
 import type { Limits } from '../spec.ts'
 import { listOurs, read, readKey, readNumber, removeDirectory, unavailable, write } from './files.ts'
 import type { Cgroup, CgroupDriver } from './types.ts'

@@ -1,0 +1,194 @@
+/** The store, when things go wrong: killed processes, damaged files, other formats, many processes at once. */
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { setTimeout } from 'node:timers/promises'
+import { openStore, type BlobDigest } from '../cas/index.ts'
+import { buildIn, openWorkshop, type Workshop } from './support/build.ts'
+
+const CLI = join(import.meta.dirname, '../cli/index.ts')
+
+let shop: Workshop
+let path: string
+beforeEach(async () => {
+  shop = await openWorkshop()
+  path = shop.store.path
+})
+afterEach(async () => shop[Symbol.asyncDispose]())
+
+/** Everything that the index names is there and is what its name says; nothing else lies around. */
+function check(): { layers: number; blobs: number } {
+  const db = new DatabaseSync(join(path, 'index.db'), { readOnly: true })
+  const column = (sql: string): string[] =>
+    db
+      .prepare(sql)
+      .all()
+      .map((row) => String(Object.values(row)[0]))
+  const layers = column('SELECT diff_id FROM layers')
+  const blobs = column('SELECT digest FROM blobs')
+  for (const digest of [...layers, ...blobs]) {
+    const bytes = readFileSync(join(path, 'blobs/sha256', digest.slice('sha256:'.length)))
+    expect(`sha256:${createHash('sha256').update(bytes).digest('hex')}`).toBe(digest)
+  }
+  for (const name of column('SELECT name FROM directories'))
+    expect(statSync(join(path, 'layers', name)).isDirectory()).toBe(true)
+  const known = new Set(layers)
+  for (const diffId of column('SELECT diff_id FROM image_layers UNION SELECT diff_id FROM directories')) {
+    expect(known.has(diffId)).toBe(true)
+  }
+  db.close()
+  return { layers: layers.length, blobs: blobs.length }
+}
+
+function layersRecorded(): number {
+  const db = new DatabaseSync(join(path, 'index.db'), { readOnly: true, timeout: 10_000 })
+  try {
+    return Number(db.prepare('SELECT count(*) AS count FROM layers').get()?.['count'])
+  } finally {
+    db.close()
+  }
+}
+
+function tbuild(...args: readonly string[]): Promise<number | null> {
+  return new Promise((resolve) => {
+    spawn(process.execPath, [CLI, ...args, '--store', path], { stdio: 'ignore' }).once('exit', resolve)
+  })
+}
+
+describe('kill -9', () => {
+  test('at any moment of builds: nothing recorded is lost or damaged, the next build goes on from there', async () => {
+    const steps = Array.from(
+      { length: 12 },
+      (_, step) => `RUN echo ${step} > /${step}\nCOPY f /f${step}\n`,
+    ).join('')
+    const context = shop.context({ Dockerfile: `FROM base\n${steps}`, f: 'x'.repeat(10_000) })
+    await shop.store[Symbol.asyncDispose]()
+    let recorded = check().layers
+    for (let kill = 0; kill < 12; kill++) {
+      const child = spawn(process.execPath, [CLI, 'build', '--store', path, '-t', 'killed', context], {
+        stdio: 'ignore',
+      })
+      const exit = new Promise((resolve) => void child.once('exit', resolve))
+      // Some time after its first layer, so that every build gets a little further.
+      while (child.exitCode === null && layersRecorded() === recorded) await setTimeout(5)
+      await Promise.race([setTimeout(kill * 7), exit])
+      child.kill('SIGKILL')
+      await exit
+      const { layers } = check()
+      expect(layers).toBeGreaterThanOrEqual(recorded)
+      recorded = layers
+    }
+    await using store = await openStore(path)
+    const built = await buildIn(store, context, { network: 'host' })
+    expect(built.fromCache.length).toBeGreaterThan(1)
+    expect(readdirSync(join(path, 'leases')).length).toBeLessThanOrEqual(1)
+    check()
+  }, 120_000)
+})
+
+describe('many processes', () => {
+  test('build and prune on one store at once', async () => {
+    const contexts = [0, 1, 2].map((n) =>
+      shop.context({ Dockerfile: `FROM base\nRUN echo ${n % 2} > /a\nRUN cat /a && echo ${n} > /b\n` }),
+    )
+    await shop.store[Symbol.asyncDispose]()
+    const rounds = [0, 1, 2].flatMap((round) => [
+      ...contexts.map((context, n) => tbuild('build', '-t', `many:${n}-${round}`, context)),
+      tbuild('prune'),
+    ])
+    expect(new Set(await Promise.all(rounds))).toEqual(new Set([0]))
+    expect(check().layers).toBeGreaterThan(3)
+  }, 120_000)
+})
+
+describe('damage', () => {
+  test('a layer’s tar that was changed is told when it is used, and never leaves the store', async () => {
+    const built = await shop.build(
+      shop.context({ Dockerfile: 'FROM base\nCOPY f /f\n', f: 'x'.repeat(10_000) }),
+    )
+    const { diff_ids } = shop.image(built).config.rootfs
+    const diffId = diff_ids.at(-1)
+    if (diffId === undefined) throw new Error('no layer')
+    const file = join(path, 'blobs/sha256', diffId.slice('sha256:'.length))
+    const bytes = readFileSync(file)
+    bytes[3000] = (bytes[3000] ?? 0) ^ 1
+    writeFileSync(file, bytes)
+    const read = async (): Promise<void> => {
+      for await (const _ of shop.store.layers.tar(diffId)) continue
+    }
+    await expect(read()).rejects.toMatchObject({ code: 'STORE_CORRUPT' })
+    await expect(shop.store.layers.mount([shop.store.layers.open(diffId)])).rejects.toMatchObject({
+      code: 'STORE_CORRUPT',
+    })
+    truncateSync(file, 100)
+    await expect(read()).rejects.toMatchObject({ code: 'STORE_CORRUPT' })
+    rmSync(file)
+    await expect(read()).rejects.toMatchObject({ code: 'STORE_CORRUPT' })
+  })
+
+  test('a config or manifest that was changed', async () => {
+    const built = await shop.build(shop.context({ Dockerfile: 'FROM base\nLABEL a=b\n' }))
+    writeFileSync(join(path, 'blobs/sha256', built.imageId.slice('sha256:'.length)), '{}')
+    expect(() => shop.store.images.byManifest(built.manifestDigest)).toThrow(/missing or damaged/)
+  })
+
+  test('an index that is no database', async () => {
+    await shop.store[Symbol.asyncDispose]()
+    writeFileSync(join(path, 'index.db'), 'not a database, but long enough to be looked at as one')
+    await expect(openStore(path)).rejects.toMatchObject({ code: 'STORE_CORRUPT' })
+  })
+})
+
+describe('opening', () => {
+  test('a store of a newer format is refused', async () => {
+    await shop.store[Symbol.asyncDispose]()
+    const db = new DatabaseSync(join(path, 'index.db'))
+    db.exec('PRAGMA user_version = 99')
+    db.close()
+    await expect(openStore(path)).rejects.toMatchObject({ code: 'STORE_TOO_NEW' })
+  })
+
+  test('a directory that holds something else is left alone', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'tbuild-other-'))
+    writeFileSync(join(directory, 'mine'), '')
+    await expect(openStore(directory)).rejects.toMatchObject({ code: 'STORE_UNUSABLE' })
+    expect(readdirSync(directory)).toEqual(['mine'])
+    rmSync(directory, { recursive: true })
+  })
+
+  test('a path of 300 bytes works', async () => {
+    const deep = join(shop.directory, 'd'.repeat(200), 'e'.repeat(100))
+    mkdirSync(deep, { recursive: true })
+    await using other = await openWorkshop(join(deep, 'store'))
+    expect((await other.build(other.context({ Dockerfile: 'FROM base\nRUN echo deep\n' }))).output).toBe(
+      'deep\n',
+    )
+  })
+
+  test('what is not there is named', async () => {
+    const nothing = `sha256:${'0'.repeat(64)}` as BlobDigest
+    expect(() => shop.store.blobs.read(nothing)).toThrow(expect.objectContaining({ code: 'BLOB_UNKNOWN' }))
+    expect(() => shop.store.layers.open(nothing as never)).toThrow(
+      expect.objectContaining({ code: 'LAYER_UNKNOWN' }),
+    )
+    expect(() => shop.store.images.tag('x', nothing)).toThrow(
+      expect.objectContaining({ code: 'IMAGE_NOT_FOUND' }),
+    )
+    expect(() => shop.store.images.put(nothing, [])).toThrow(
+      expect.objectContaining({ code: 'BLOB_UNKNOWN' }),
+    )
+  })
+})
