@@ -82,6 +82,7 @@ function withoutIgnored(tree: Tree, matcher: IgnoreMatcher): Tree {
 function remembered(tree: Tree): Tree {
   const stats = new Map<string, ReturnType<Tree['lstat']>>()
   const names = new Map<string, readonly string[]>()
+  const xattrs = new Map<string, ReadonlyMap<string, Buffer>>()
   return {
     ...tree,
     lstat: (path) => {
@@ -92,6 +93,11 @@ function remembered(tree: Tree): Tree {
     list: (path) => {
       const seen = names.get(path) ?? tree.list(path)
       names.set(path, seen)
+      return seen
+    },
+    xattrs: (path) => {
+      const seen = xattrs.get(path) ?? tree.xattrs(path)
+      xattrs.set(path, seen)
       return seen
     },
   }

@@ -3,9 +3,9 @@
  * leading `/`; '' is the root. Nothing leads out of the tree: directories are opened by openat2(2) below the root's descriptor,
  * symlinks are followed by hand, inside.
  */
-import { closeSync, constants, openSync, type BigIntStats } from 'node:fs'
+import { closeSync, constants, type BigIntStats } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
-import { isErrno, readlinkat } from '../../linux/index.ts'
+import { isErrno, openat2, readlinkat } from '../../linux/index.ts'
 import { readAttributes } from '../tar/attributes.ts'
 import { inDirectory, pathOf } from '../tar/names.ts'
 import { listDirectory, lstatAt, openDirectory } from '../tar/tree.ts'
@@ -69,7 +69,8 @@ export function openTree(rootFd: number): Tree {
     },
     open: (path) => {
       const [fd, name] = place(path)
-      return openSync(inDirectory(fd, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+      // Half the time of Node's open by /proc/self/fd/N/name.
+      return openat2(fd, pathOf(name), { flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK })
     },
     xattrs: (path) => {
       const [fd, name] = place(path)
