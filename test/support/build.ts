@@ -12,7 +12,14 @@ import {
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { build, type BuildEvent, type BuildRequest, type BuildResult } from '../../builder/index.ts'
-import { MEDIA, openStore, type Image, type Store } from '../../cas/index.ts'
+import {
+  MEDIA,
+  openStore,
+  type ContainerConfig,
+  type Image,
+  type Store,
+  type StoredLayer,
+} from '../../cas/index.ts'
 
 export interface Workshop extends AsyncDisposable {
   readonly directory: string
@@ -114,11 +121,16 @@ async function importBusybox(store: Store, directory: string): Promise<void> {
   const tar = join(directory, 'base.tar')
   execFileSync('tar', ['-C', root, '--sort=name', '--mtime=@1000000000', '--numeric-owner', '-cf', tar, '.'])
   const layer = await store.layers.ingestTar(createReadStream(tar))
-  const config = Buffer.from(
+  storeImage(store, layer, { Cmd: ['sh'] }, name)
+}
+
+/** An image of one stored layer. */
+export function storeImage(store: Store, layer: StoredLayer, config: ContainerConfig, name: string): Image {
+  const bytes = Buffer.from(
     JSON.stringify({
       architecture: process.arch === 'arm64' ? 'arm64' : 'amd64',
       os: 'linux',
-      config: { Cmd: ['sh'] },
+      config,
       rootfs: { type: 'layers', diff_ids: [layer.diffId] },
       history: [{ comment: 'Imported from -' }],
     }),
@@ -126,8 +138,8 @@ async function importBusybox(store: Store, directory: string): Promise<void> {
   const manifest = {
     schemaVersion: 2,
     mediaType: MEDIA.manifest,
-    config: { mediaType: MEDIA.config, digest: store.blobs.write(config), size: config.length },
+    config: { mediaType: MEDIA.config, digest: store.blobs.write(bytes), size: bytes.length },
     layers: [{ mediaType: MEDIA.layer, digest: layer.diffId, size: layer.size }],
   }
-  store.images.put(store.blobs.write(Buffer.from(JSON.stringify(manifest))), [name])
+  return store.images.put(store.blobs.write(Buffer.from(JSON.stringify(manifest))), [name])
 }

@@ -21,8 +21,9 @@ import {
 } from 'node:fs'
 import { createHash } from 'node:crypto'
 import { dirname, join } from 'node:path'
-import { bytesOf, MEDIA, openTree, show, type Image, type Store, type Tree } from '../../cas/index.ts'
+import { bytesOf, openTree, show, type Image, type Store, type Tree } from '../../cas/index.ts'
 import { setXattr } from '../../linux/index.ts'
+import { storeImage } from './build.ts'
 
 const ROOT = join(import.meta.dirname, '../../fixtures/conformance')
 
@@ -234,23 +235,7 @@ export async function makeBases(store: Store, directory: string): Promise<Readon
     setTimes(root, mtime, new Set())
     execFileSync('tar', ['-C', root, '--sort=name', '--numeric-owner', '-cf', `${root}.tar`, '.'])
     const layer = await store.layers.ingestTar(createReadStream(`${root}.tar`))
-    const config = Buffer.from(
-      JSON.stringify({
-        architecture: 'amd64',
-        os: 'linux',
-        config: base.config,
-        rootfs: { type: 'layers', diff_ids: [layer.diffId] },
-        history: [{ comment: 'Imported from -' }],
-      }),
-    )
-    const manifest = {
-      schemaVersion: 2,
-      mediaType: MEDIA.manifest,
-      config: { mediaType: MEDIA.config, digest: store.blobs.write(config), size: config.length },
-      layers: [{ mediaType: MEDIA.layer, digest: layer.diffId, size: layer.size }],
-    }
-    const digest = store.blobs.write(Buffer.from(JSON.stringify(manifest)))
-    images.set(base.name, store.images.put(digest, [`${base.name}:latest`]))
+    images.set(base.name, storeImage(store, layer, base.config, `${base.name}:latest`))
   }
   return images
 }
