@@ -5,7 +5,8 @@
  * thread in slices of 20 ms (a worker costs 33 ms to start, most uppers take 1 or 2), and then it is moved to the layers' directories.
  */
 import { createHash } from 'node:crypto'
-import { closeSync } from 'node:fs'
+import { close, closeSync } from 'node:fs'
+import { promisify } from 'node:util'
 import { TbuildError } from '../../errors.ts'
 import { clampTimes } from './clamp.ts'
 import { TarWriter, packUpper } from '../tar/index.ts'
@@ -33,6 +34,7 @@ class LayerState implements Layer {
 }
 
 const TURN_MS = 20
+const closeLater = promisify(close)
 
 export function createLayerStore(context: StoreContext): LayerStore & AsyncDisposable {
   const { db, paths } = context
@@ -114,7 +116,8 @@ export function createLayerStore(context: StoreContext): LayerStore & AsyncDispo
 
   const mount = async (layers: readonly Layer[]): Promise<Root> => {
     const fd = mountStack(context, stackOf(await directoriesOf(layers)))
-    return { fd, [Symbol.asyncDispose]: async () => closeSync(fd) }
+    // Unmounting takes a millisecond or more: not on the main thread.
+    return { fd, [Symbol.asyncDispose]: () => closeLater(fd) }
   }
 
   const ingestUpper = async (layers: readonly Layer[], upper: Upper): Promise<StoredLayer> => {
@@ -134,20 +137,18 @@ export function createLayerStore(context: StoreContext): LayerStore & AsyncDispo
     const layers = [...below]
     const upper = mountUpper(context, stackOf(await directoriesOf(layers)))
     uppers.push(upper.fd)
-    let mounted = true
-    const unmount = (): void => {
-      if (mounted) closeSync(upper.mount)
-      mounted = false
-    }
+    let unmounted: Promise<void> | undefined
+    const unmount = (): Promise<void> => (unmounted ??= closeLater(upper.mount))
     return {
       fd: upper.mount,
       commit: async ({ clampMtimeNs } = {}) => {
-        unmount()
+        // The next step has this upper as a lower, which overlayfs warns of while it is somebody's upper.
+        await unmount()
         if (clampMtimeNs !== undefined) clampTimes(upper.fd, clampMtimeNs)
         const directory = { id: upper.path, fd: upper.fd, opaqueRoot: false, hasRoot: true }
         return new LayerState(background(ingestUpper(layers, upper)), directory)
       },
-      [Symbol.asyncDispose]: async () => unmount(),
+      [Symbol.asyncDispose]: () => unmount(),
     }
   }
 
