@@ -49,7 +49,11 @@ export async function runExec(
   signal.throwIfAborted()
   if (exit.exitCode !== 0) throw failure(step, exit, request.limits.memoryBytes, tail.lines())
   if (script !== undefined) rmSync(script, { force: true })
-  return await root.commit(request.sourceDateEpoch === undefined ? {} : { clampMtimeNs: nowNs })
+  return await root.commit({
+    clampMtimeNs: request.sourceDateEpoch === undefined ? undefined : nowNs,
+    // Not the build's own, which a failing step aborts: what others have done is kept.
+    signal: request.signal,
+  })
 }
 
 function environment(step: ExecStep, root: number): string[] {

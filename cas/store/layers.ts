@@ -120,10 +120,18 @@ export function createLayerStore(context: StoreContext): LayerStore & AsyncDispo
     return { fd, [Symbol.asyncDispose]: () => closeLater(fd) }
   }
 
-  const ingestUpper = async (layers: readonly Layer[], upper: Upper): Promise<StoredLayer> => {
+  const ingestUpper = async (
+    layers: readonly Layer[],
+    upper: Upper,
+    signal: AbortSignal | undefined,
+  ): Promise<StoredLayer> => {
     await using lower = await mount(layers)
     using spool = context.spool()
-    await packUpper(upper.fd, { lower: { rootFd: lower.fd }, sink: (chunk) => spool.write(chunk) })
+    await packUpper(upper.fd, {
+      lower: { rootFd: lower.fd },
+      sink: (chunk) => spool.write(chunk),
+      ...(signal && { signal }),
+    })
     const [diffId, below] = await Promise.all([
       spool.finish(),
       Promise.all(layers.map((layer) => layer.stored)),
@@ -141,12 +149,12 @@ export function createLayerStore(context: StoreContext): LayerStore & AsyncDispo
     const unmount = (): Promise<void> => (unmounted ??= closeLater(upper.mount))
     return {
       fd: upper.mount,
-      commit: async ({ clampMtimeNs } = {}) => {
+      commit: async ({ clampMtimeNs, signal } = {}) => {
         // The next step has this upper as a lower, which overlayfs warns of while it is somebody's upper.
         await unmount()
         if (clampMtimeNs !== undefined) clampTimes(upper.fd, clampMtimeNs)
         const directory = { id: upper.path, fd: upper.fd, opaqueRoot: false, hasRoot: true }
-        return new LayerState(background(ingestUpper(layers, upper)), directory)
+        return new LayerState(background(ingestUpper(layers, upper, signal)), directory)
       },
       [Symbol.asyncDispose]: () => unmount(),
     }

@@ -4,7 +4,16 @@
  *
  * What a dead process left is found by its lease: work directory, index rows and, by the scope's name, cgroups.
  */
-import { closeSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, unlinkSync } from 'node:fs'
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+} from 'node:fs'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { flock, isErrno } from '../../linux/index.ts'
@@ -40,8 +49,9 @@ export function takeLease(paths: StorePaths, db: Database): Lease {
   }
 }
 
-/** Ends a process while `takeLease` is at work leave these; they hold nothing. */
+/** A process that ends while `takeLease` is at work leaves one of these, which holds nothing; a younger one may be about to be locked. */
 const UNNAMED = /^\./
+const UNNAMED_MS = 60_000
 
 /**
  * Clean up after processes that are dead.
@@ -53,7 +63,7 @@ export async function sweepDeadLeases(
   own: string | undefined,
   beforeRemoval: (scopes: ReadonlySet<string>) => Promise<void>,
 ): Promise<void> {
-  const names = readdirSync(paths.leases).filter((name) => name !== own)
+  const names = readdirSync(paths.leases).filter((name) => name !== own && !isYoung(paths, name))
   if (names.length === 0) return
   const dead = new Map<string, number>()
   try {
@@ -70,6 +80,12 @@ export async function sweepDeadLeases(
   } finally {
     for (const fd of dead.values()) closeSync(fd)
   }
+}
+
+function isYoung(paths: StorePaths, name: string): boolean {
+  if (!UNNAMED.test(name)) return false
+  const made = statSync(join(paths.leases, name), { throwIfNoEntry: false })?.mtimeMs
+  return made === undefined || Date.now() - made < UNNAMED_MS
 }
 
 function lockIfDead(path: string): number | undefined {

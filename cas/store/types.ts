@@ -28,13 +28,17 @@ export interface Root extends AsyncDisposable {
   readonly fd: number
 }
 
+export interface IngestOptions {
+  readonly signal?: AbortSignal | undefined
+}
+
 /** A root with a fresh upper. Disposing it without `commit` throws the changes away. */
 export interface WritableRoot extends Root {
   /**
    * Ends writing: nothing may write below `fd` any more. The changes become a layer, which serves as a lower at once and is ingested behind the
-   * caller's back. Later modification times become `clampMtimeNs`, in the tar and in what is mounted.
+   * caller's back, unless `signal` aborts. Later modification times become `clampMtimeNs`, in the tar and in what is mounted.
    */
-  commit(options?: { readonly clampMtimeNs?: bigint | undefined }): Promise<Layer>
+  commit(options?: IngestOptions & { readonly clampMtimeNs?: bigint | undefined }): Promise<Layer>
 }
 
 /** Writes one layer, entry by entry, in the order that a tar of the canonical form has: see `cas/tar/pack.ts`. */
@@ -47,10 +51,6 @@ export interface LayerWriter {
   zeros(length: number): void
   /** Lets the event loop have a turn when one is due; call it between entries. */
   breathe(): Promise<void>
-}
-
-export interface IngestOptions {
-  readonly signal?: AbortSignal | undefined
 }
 
 export interface LayerStore {
