@@ -27,6 +27,8 @@ export interface StageRun {
   solve(): Promise<SolvedStage>
   /** Did a step of it, or of what it stands on, run in this build? */
   readonly hasRun: boolean
+  /** Its key does not say what it holds now (see `checkContents`): nothing may be remembered by it. */
+  readonly isStale: boolean
   /** Everything is from the cache; nothing is left to do. */
   readonly isComplete: boolean
   /** Resolves when what was begun has ended, however. */
@@ -86,7 +88,8 @@ export function createStageRun(
     if (known) return known
     await using sources = await openSources(step)
     const digest = await digestOf(context, step, sources)
-    if (cheap !== undefined) store.steps.alias(cheap, digest)
+    const isStale = step.source.kind === 'stage' && runOf(step.source.stage).isStale
+    if (cheap !== undefined && !isStale) store.steps.alias(cheap, digest)
     return digest
   }
   const cheapKey = async (step: CopyStep): Promise<StepKey | undefined> => {
@@ -163,7 +166,9 @@ export function createStageRun(
       const { key, components } = await keyAt(index)
       background(
         layer.stored.then(({ diffId }) =>
-          isKeyStale ? undefined : store.steps.record({ key, diffId, created: when }, components, step.text),
+          self.isStale
+            ? undefined
+            : store.steps.record({ key, diffId, created: when }, components, step.text),
         ),
       )
       shown.done()
@@ -279,6 +284,9 @@ export function createStageRun(
     solve: () => (solved ??= solve()),
     get hasRun() {
       return hasRun || (base.kind === 'stage' && runOf(base.stage).hasRun)
+    },
+    get isStale() {
+      return isKeyStale || (base.kind === 'stage' && runOf(base.stage).isStale)
     },
     get isComplete() {
       return position === steps.length && (base.kind !== 'stage' || runOf(base.stage).isComplete)

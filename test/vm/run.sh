@@ -13,6 +13,9 @@ project=$(cd "$here/../.." && pwd)
 limit=${TBUILD_VM_SECONDS:-1800}
 
 [ "$(id -u)" = 0 ] || { echo 'Only root can share its whole root with a virtual machine.' >&2; exit 1; }
+case $project/ in
+  /tmp/* | /run/* | /root/*) echo "These tests need the project elsewhere than in $project: the machine has its own /tmp, /run and /root." >&2; exit 1 ;;
+esac
 work=$(mktemp -d /tmp/tbuild-vm-XXXXXX)
 vm=
 trap '[ -z "$vm" ] || { kill "$vm" 2>/dev/null && wait; }; rm -rf "$work"' EXIT
@@ -83,5 +86,5 @@ wait "$reader"
 
 # The machine's last word; without one it did not come that far.
 status=$(sed -n 's/^tbuild-vm: exit \([0-9]*\)$/\1/p' "$work/console" | tail -n 1)
-[ -n "$status" ] || echo "The virtual machine did not end by itself within $limit s." >&2
+[ -n "$status" ] || echo "The virtual machine ended without a result, or not within $limit s." >&2
 exit "${status:-1}"
