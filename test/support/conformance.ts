@@ -1,6 +1,6 @@
 /**
- * The conformance cases of fixtures/conformance (made by BuildKit, see ../shared's notes there): base images, contexts, and the comparison of
- * what a build gives with what is expected.
+ * The conformance cases of fixtures/conformance, of buildah's suite with the results that BuildKit gave: base images, contexts, and the
+ * comparison of what a build gives with what is expected.
  */
 import { execFileSync } from 'node:child_process'
 import {
