@@ -1,6 +1,7 @@
 /** A RUN in a build: what it sees, how it fails, what it may not do. */
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
-import { readdirSync, readFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { hostname } from 'node:os'
 import type { BuildRequest } from '../builder/index.ts'
 import { cgroupsOf, openWorkshop, type Built, type Workshop } from './support/build.ts'
@@ -101,6 +102,16 @@ describe('heredocs', () => {
     expect(built.output).not.toContain('.tbuild')
   })
 
+  test('its word is no path: nothing is written through a link of the image to the host', async () => {
+    const victim = join(shop.directory, 'victim')
+    mkdirSync(victim)
+    const built = build(
+      `FROM base\nRUN ln -s ${victim} /.tbuild-a && ln -s ${victim} /a\nRUN <<a/evil\n#!/bin/sh\necho ran\na/evil\n`,
+    )
+    expect((await built).output).toBe('ran\n')
+    expect(readdirSync(victim)).toEqual([])
+  })
+
   test('standard input of a command', async () => {
     expect((await build('FROM base\nRUN cat <<A - <<B\na\nA\nb\nB\n')).output).toBe('b\n')
   })
@@ -166,7 +177,16 @@ describe('when it fails', () => {
 })
 
 describe('copying', () => {
-  const files = { a: '1', 'dir/b': '2', 'dir/sub/c': '3', 'x.txt': 'x', 'y.txt': 'y', '.hidden': 'h' }
+  const files = {
+    a: '1',
+    'dir/b': '2',
+    'dir/sub/c': '3',
+    'x.txt': 'x',
+    'y.txt': 'y',
+    '.hidden': 'h',
+    '.wh.passwd': '',
+    'wh/.wh.group': '',
+  }
   const listing = async (instructions: string): Promise<string[]> => {
     const dockerfile = `FROM base\n${instructions}\nRUN cd / && find out -exec stat -c '%n %a %u:%g' {} + | sort\n`
     const built = await shop.build(shop.context({ ...files, Dockerfile: dockerfile }))
@@ -223,6 +243,12 @@ describe('copying', () => {
     ['COPY --chmod=9 a /', 'CHMOD_INVALID'],
     ['COPY a /etc/passwd/x', 'PATH_NOT_DIRECTORY'],
     ['COPY dir /bin/busybox', 'COPY_OVER_FILE'],
+    ['COPY .wh.passwd /etc/', 'COPY_RESERVED_NAME'],
+    ['COPY wh /etc', 'COPY_RESERVED_NAME'],
+    ['COPY a /etc/.wh.passwd', 'COPY_RESERVED_NAME'],
+    ['WORKDIR /.wh.etc', 'COPY_RESERVED_NAME'],
+    [`WORKDIR /${'n'.repeat(256)}`, 'COPY_NAME_TOO_LONG'],
+    ['COPY <<../../etc/x /d/\nx\n../../etc/x', 'HEREDOC_NAME'],
     ['RUN --mount=type=cache,target=/c true', 'UNSUPPORTED'],
     ['ADD https://example.org/x /', 'UNSUPPORTED'],
   ])('refused by name: %s', async (instruction, code) => {

@@ -118,6 +118,7 @@ export function createLayout(
   }
   /** `there`: what `lookup` found. */
   const put = (path: string, entry: Planned, there: Planned | undefined): void => {
+    checkName(path, entry)
     if (entry.type === 'directory' && there === undefined) fresh.add(path)
     planned.set(path, entry)
     touch(parentOf(path))
@@ -345,6 +346,32 @@ function outputOf(
   const mtimeNs = latest !== undefined && entry.mtimeNs > latest ? latest : entry.mtimeNs
   if (hardlink === undefined) return { ...plain, path, mtimeNs, xattrs: xattrs() }
   return { ...plain, type: 'hardlink', path, mtimeNs, link: hardlink, size: 0, xattrs: noXattrs }
+}
+
+/** What a layer cannot say, or says by another meaning. Throws `COPY_RESERVED_NAME`, `COPY_NAME_TOO_LONG`, `COPY_DEVICE`. */
+function checkName(path: string, entry: Planned): void {
+  const name = path.slice(path.lastIndexOf('/') + 1)
+  if (name.startsWith('.wh.')) {
+    throw new TbuildError(
+      'COPY_RESERVED_NAME',
+      `/${show(path)}: in a layer such a name means a deleted file.`,
+      {
+        hint: 'Give it another name, or leave it out with .dockerignore.',
+      },
+    )
+  }
+  if (name.length > 255 || path.length > 4095) {
+    throw new TbuildError(
+      'COPY_NAME_TOO_LONG',
+      `/${show(path).slice(0, 60)}...: Linux has no names over 255 bytes, nor paths over 4095.`,
+    )
+  }
+  if (entry.type === 'char' && entry.major === 0 && entry.minor === 0) {
+    throw new TbuildError(
+      'COPY_DEVICE',
+      `/${show(path)}: a 0/0 character device is how overlayfs marks a deleted file.`,
+    )
+  }
 }
 
 function overFile(path: string): TbuildError {

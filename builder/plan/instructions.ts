@@ -19,6 +19,8 @@ import type { CopyStep, Step } from './types.ts'
 import { expandAt, isProxy, locate } from './variables.ts'
 
 const DEFAULT_SHELL = ['/bin/sh', '-c']
+/** Ours, never the heredoc's own word: that one may hold slashes. */
+export const SCRIPT_NAME = '.tbuild-heredoc'
 
 export async function applyInstruction(
   context: PlanContext,
@@ -198,8 +200,7 @@ function run({ tree, network, variables }: PlanContext, state: StageState, instr
   }
   const { script } = instruction
   const executable = script?.rawContent.startsWith('#!') === true ? script : undefined
-  const name = `.tbuild-${executable?.name ?? ''}`
-  const args = executable === undefined ? withShell(state, instruction.command) : [`/${name}`]
+  const args = executable === undefined ? withShell(state, instruction.command) : [`/${SCRIPT_NAME}`]
   const declared = [...state.args].map(([key, value]) => `${key}=${state.env.get(key) ?? value ?? ''}`)
   const prefix = declared.length === 0 ? '' : `|${declared.length} ${declared.join(' ')} `
   add(
@@ -217,7 +218,7 @@ function run({ tree, network, variables }: PlanContext, state: StageState, instr
       cwd: state.config.WorkingDir || '/',
       user: state.config.User ?? '',
       network: networkOf(tree, instruction, network),
-      script: executable && { name, content: executable.content },
+      script: executable?.content,
     },
     `RUN ${prefix}${executable === undefined ? args.join(' ') : executable.content}`,
   )
@@ -261,7 +262,7 @@ async function copy(context: PlanContext, state: StageState, instruction: Copy |
     return pattern
   })
   const inline = instruction.heredocs.map(({ name, content, expand }) => ({
-    name,
+    name: fileName(tree, instruction.range, name),
     content: expand ? expandAt(tree, instruction.range, content, lookup, { skipQuotes: true }) : content,
   }))
   const given = text(instruction.destination)
@@ -292,6 +293,18 @@ async function copy(context: PlanContext, state: StageState, instruction: Copy |
     ...(step.chmod === undefined ? [] : [`--chmod=${step.chmod} `]),
   ].join('')
   add(state, step, `${instruction.kind} ${flags}${sources} ${given}`)
+}
+
+/** A heredoc's word, as the name of a file in the destination. */
+function fileName(tree: Dockerfile, range: Range, name: string): string {
+  if (!name.includes('/') && name !== '.' && name !== '..') return name
+  throw errorAt(
+    tree,
+    range,
+    'HEREDOC_NAME',
+    `${JSON.stringify(name)} cannot be a file's name`,
+    'write <<NAME, without directories',
+  )
 }
 
 function isRemote(pattern: string): boolean {

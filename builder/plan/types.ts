@@ -25,8 +25,8 @@ export interface ExecStep extends StepBase {
   readonly cwd: string
   readonly user: string
   readonly network: 'host' | 'none'
-  /** An executable file that is `args[0]` while the command runs. */
-  readonly script?: { readonly name: string; readonly content: string } | undefined
+  /** Contents of an executable file that is `args[0]` while the command runs. */
+  readonly script?: string | undefined
 }
 
 export interface CopyStep extends StepBase {

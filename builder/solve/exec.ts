@@ -3,6 +3,7 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
 import { memoryLimitMessage, resolveUser, runContainer, type Exit } from '../../runtime/index.ts'
 import type { Layer } from '../../cas/index.ts'
+import { SCRIPT_NAME } from '../plan/instructions.ts'
 import type { ExecStep } from '../plan/types.ts'
 import type { SolveContext } from './context.ts'
 import type { StepProgress } from './observer.ts'
@@ -17,8 +18,9 @@ export async function runExec(
   progress: StepProgress,
 ): Promise<Layer> {
   await using root = await store.layers.mountWritable(layers)
-  const script = step.script && `/proc/self/fd/${root.fd}/${step.script.name}`
-  if (script !== undefined) writeFileSync(script, step.script?.content ?? '', { flag: 'wx', mode: 0o755 })
+  // One name, directly in the root: nothing of the image can lead it elsewhere.
+  const script = step.script === undefined ? undefined : `/proc/self/fd/${root.fd}/${SCRIPT_NAME}`
+  if (script !== undefined) writeFileSync(script, step.script ?? '', { flag: 'wx', mode: 0o755 })
   const tail = createTail()
   const { scope, fd } = store.lease()
   const container = await runContainer(
@@ -48,7 +50,7 @@ export async function runExec(
   const exit = await container.exited
   signal.throwIfAborted()
   if (exit.exitCode !== 0) throw failure(step, exit, request.limits.memoryBytes, tail.lines())
-  if (script !== undefined) rmSync(script, { force: true })
+  if (script !== undefined) rmSync(script, { force: true, recursive: true })
   return await root.commit({
     clampMtimeNs: request.sourceDateEpoch === undefined ? undefined : nowNs,
     // Not the build's own, which a failing step aborts: what others have done is kept.

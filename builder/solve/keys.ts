@@ -35,7 +35,7 @@ export function execComponents(
   return [
     ...common(parent, epoch),
     ['command', JSON.stringify(step.args)],
-    ...(step.script === undefined ? [] : [['script', step.script.content] as const]),
+    ...(step.script === undefined ? [] : [['script', step.script] as const]),
     // Sorted: the order in which variables are set changes nothing.
     ...step.env.toSorted().map((entry) => ['environment', entry] as const),
     ['working directory', step.cwd],
