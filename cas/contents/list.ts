@@ -1,0 +1,96 @@
+/**
+ * The distinct contents of one layer, numbered in the order in which they came: digest, size, and where each is kept. In columns, as the layer's tree
+ * is: 56 bytes each.
+ */
+
+/** Where a content is: `block` counts 512 bytes. Segment 0: a file of its own. */
+export interface Location {
+  readonly segment: number
+  readonly block: number
+}
+
+export const DIGEST_BYTES = 32
+
+export class ContentList {
+  #count = 0
+  #digests = Buffer.alloc(64 * DIGEST_BYTES)
+  #sizes = new Float64Array(64)
+  #segments = new Uint32Array(64)
+  #blocks = new Uint32Array(64)
+  /** Open addressing by the digest's first bytes, which nobody can choose cheaply: number + 1. */
+  #table = new Uint32Array(128)
+
+  get count(): number {
+    return this.#count
+  }
+
+  find(digest: Uint8Array): number | undefined {
+    const number = (this.#table[this.#slot(digest)] ?? 0) - 1
+    return number < 0 ? undefined : number
+  }
+
+  /** Number of a content that is new to the list. */
+  add(digest: Uint8Array, size: number, { segment, block }: Location): number {
+    if ((this.#count + 1) * 2 > this.#table.length) this.#growTable()
+    const number = this.#count++
+    if (number === this.#sizes.length) this.#grow()
+    this.#digests.set(digest, number * DIGEST_BYTES)
+    this.#sizes[number] = size
+    this.#segments[number] = segment
+    this.#blocks[number] = block
+    this.#table[this.#slot(digest)] = number + 1
+    return number
+  }
+
+  move(content: number, { segment, block }: Location): void {
+    this.#segments[content] = segment
+    this.#blocks[content] = block
+  }
+
+  /** A view, valid until the list grows. */
+  digest(content: number): Buffer {
+    return this.#digests.subarray(content * DIGEST_BYTES, (content + 1) * DIGEST_BYTES)
+  }
+  size(content: number): number {
+    return this.#sizes[content] ?? 0
+  }
+  segment(content: number): number {
+    return this.#segments[content] ?? 0
+  }
+  block(content: number): number {
+    return this.#blocks[content] ?? 0
+  }
+  location(content: number): Location {
+    return { segment: this.segment(content), block: this.block(content) }
+  }
+
+  #slot(digest: Uint8Array): number {
+    const mask = this.#table.length - 1
+    const [a = 0, b = 0, c = 0, d = 0] = digest
+    for (let slot = ((a << 24) | (b << 16) | (c << 8) | d) & mask; ; slot = (slot + 1) & mask) {
+      const number = (this.#table[slot] ?? 0) - 1
+      if (number < 0 || this.digest(number).equals(digest)) return slot
+    }
+  }
+
+  #grow(): void {
+    const digests = Buffer.alloc(this.#digests.length * 2)
+    this.#digests.copy(digests)
+    this.#digests = digests
+    const sizes = new Float64Array(this.#sizes.length * 2)
+    sizes.set(this.#sizes)
+    this.#sizes = sizes
+    const segments = new Uint32Array(this.#segments.length * 2)
+    segments.set(this.#segments)
+    this.#segments = segments
+    const blocks = new Uint32Array(this.#blocks.length * 2)
+    blocks.set(this.#blocks)
+    this.#blocks = blocks
+  }
+
+  #growTable(): void {
+    this.#table = new Uint32Array(this.#table.length * 2)
+    for (let number = 0; number < this.#count; number++)
+      this.#table[this.#slot(this.digest(number))] = number + 1
+  }
+}
