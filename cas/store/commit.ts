@@ -1,53 +1,85 @@
 /**
- * Making layers visible, as many at a time as have come up: their files get their names, the directory is synced once, and one
- * transaction records them all. Off the main thread but for the renames and the inserts (50 us each).
+ * Making layers visible, as many at a time as have come up. (1) What was written becomes durable. (2) Where another ingest has stored the same contents
+ * meanwhile, theirs are taken; the driver makes its index image over what now counts, and that becomes durable. (3) In one transaction the files get
+ * their names, the directory is synced, and all is recorded; a layer whose contents have moved in between goes back to (2).
  */
-import { fsync, openSync, closeSync } from 'node:fs'
-import { promisify } from 'node:util'
-import type { DiffId } from '../oci.ts'
+import { renameSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Driver, IndexImage } from '../drivers/types.ts'
 import type { StoreContext } from './context.ts'
-import { recordDirectory, type DirectoryDetails } from './directories.ts'
-import { blobPath } from './paths.ts'
-import type { Spool } from './spool.ts'
+import type { IncomingLayer } from './ingest.ts'
+import { recipePath } from './paths.ts'
+import { syncDirectory } from './spool.ts'
 import type { StoredLayer } from './types.ts'
 
-export interface FinishedLayer {
-  /** Durable under its temporary name. */
-  readonly spool: Spool
-  readonly diffId: DiffId
-  /** `chain`: see the index's schema. */
-  readonly directory?: { readonly chain: string; readonly details: DirectoryDetails } | undefined
+interface Waiting {
+  readonly layer: IncomingLayer
+  readonly resolve: (stored: StoredLayer) => void
+  readonly reject: (error: unknown) => void
 }
 
-const fsyncLater = promisify(fsync)
-
 /** Resolves when the layer is recorded. */
-export function createCommitter(context: StoreContext): (layer: FinishedLayer) => Promise<StoredLayer> {
+export function createCommitter(
+  context: StoreContext,
+  driver: () => Driver,
+): (layer: IncomingLayer) => Promise<StoredLayer> {
   const { db, paths } = context
-  let waiting: {
-    layer: FinishedLayer
-    resolve: (stored: StoredLayer) => void
-    reject: (error: unknown) => void
-  }[] = []
+  let waiting: Waiting[] = []
   let running = false
 
-  const record = ({ spool, diffId, directory }: FinishedLayer): void => {
+  const isStored = ({ diffId }: IncomingLayer): boolean =>
+    db.get('SELECT 1 AS one FROM layers WHERE diff_id = ?', diffId) !== undefined
+
+  /** Whether it is in the index after it. */
+  const record = (layer: IncomingLayer, image: IndexImage | undefined): boolean => {
+    const { diffId, size, applied, contents, recipe } = layer
     context.hold([diffId])
-    db.run('INSERT OR IGNORE INTO layers VALUES (?, ?)', diffId, spool.size)
-    if (directory !== undefined) recordDirectory(context, diffId, directory.chain, directory.details)
-  }
-  const commit = async (layers: readonly FinishedLayer[]): Promise<void> => {
-    for (const { spool, diffId } of layers) spool.moveTo(blobPath(paths, diffId))
-    const fd = openSync(paths.blobs, 'r')
-    try {
-      await fsyncLater(fd)
-    } finally {
-      closeSync(fd)
+    const now = Date.now()
+    if (isStored(layer)) {
+      db.run('UPDATE layers SET used_at = ? WHERE diff_id = ?', now, diffId)
+      return true
     }
-    db.transaction(() => {
-      for (const layer of layers) record(layer)
-    })
+    if (!contents.record()) return false
+    renameSync(recipe.path, recipePath(paths, diffId))
+    if (image !== undefined) renameSync(image.path, join(paths.layers, image.name))
+    db.run(
+      'INSERT INTO layers VALUES (?, ?, ?, ?, ?, ?, ?)',
+      diffId,
+      size,
+      image?.name ?? null,
+      Number(applied.opaqueRoot),
+      Number(applied.hasRoot),
+      now,
+      now,
+    )
+    for (const [i, segment] of (image?.segments ?? []).entries()) {
+      db.run('INSERT INTO layer_segments VALUES (?, ?, ?)', diffId, i + 1, segment)
+    }
+    return true
   }
+
+  const commit = async (layers: readonly IncomingLayer[]): Promise<void> => {
+    await Promise.all(
+      layers.flatMap((layer) => (isStored(layer) ? [] : [layer.recipe.finish(), layer.contents.sync()])),
+    )
+    for (let rest = layers; rest.length > 0;) {
+      const images = await Promise.all(
+        rest.map((layer) => {
+          if (isStored(layer)) return undefined
+          layer.contents.resolve()
+          return driver().index(layer.diffId, layer.tree, layer.contents.list)
+        }),
+      )
+      const recorded = db.transaction(() => {
+        const done = rest.filter((layer, i) => db.attempt(() => record(layer, images[i])))
+        if (done.length > 0) syncDirectory(paths.layers)
+        return done
+      })
+      for (const { contents } of recorded) contents.confirm()
+      rest = rest.filter((layer) => !recorded.includes(layer))
+    }
+  }
+
   const run = async (): Promise<void> => {
     running = true
     while (waiting.length > 0) {
@@ -55,9 +87,12 @@ export function createCommitter(context: StoreContext): (layer: FinishedLayer) =
       waiting = []
       try {
         await commit(batch.map(({ layer }) => layer))
-        for (const { layer, resolve } of batch) resolve({ diffId: layer.diffId, size: layer.spool.size })
-      } catch (error) {
-        for (const { reject } of batch) reject(error)
+        for (const { layer, resolve } of batch) resolve({ diffId: layer.diffId, size: layer.size })
+      } catch {
+        // Whose fault it is, each finds out alone.
+        for (const { layer, resolve, reject } of batch) {
+          await commit([layer]).then(() => resolve({ diffId: layer.diffId, size: layer.size }), reject)
+        }
       }
     }
     running = false

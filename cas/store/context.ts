@@ -3,6 +3,7 @@ import { closeSync, constants, mkdirSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { TbuildError } from '../../errors.ts'
 import { isErrno, openat2, openLayersDirectory } from '../../linux/index.ts'
+import { createContentReader, type ContentReader } from '../contents/reader.ts'
 import type { Digest } from '../oci.ts'
 import type { Database } from './database.ts'
 import { takeLease, type Lease } from './lease.ts'
@@ -19,6 +20,8 @@ export interface StoreContext {
   workPath(prefix: string): string
   workDirectory(prefix: string): string
   spool(): Spool
+  /** Of contents; its files stay open until the end. */
+  reader(): ContentReader
   /** A directory of the store, to mount or to walk. The caller closes it. */
   openDirectory(path: string): number
   /** Keep these from being pruned while this process lives. Inside a transaction. */
@@ -30,6 +33,7 @@ export function createContext(paths: StorePaths, db: Database): StoreContext {
   let lease: Lease | undefined
   // Through it an overlay's options name "/layers/..." in a container's table of mounts, and no path of the host.
   let root: number | undefined
+  let reader: ContentReader | undefined
   let count = 0
   const taken = (): Lease => (lease ??= takeLease(paths, db))
   const workPath = (prefix: string): string => join(taken().workDirectory, `${prefix}-${++count}`)
@@ -47,6 +51,7 @@ export function createContext(paths: StorePaths, db: Database): StoreContext {
       return path
     },
     spool: () => createSpool(workPath('spool')),
+    reader: () => (reader ??= createContentReader(paths)),
     openDirectory: (path) => {
       root ??= openRoot(paths)
       return openat2(root, relative(paths.root, path), { flags: constants.O_RDONLY | constants.O_DIRECTORY })
@@ -58,6 +63,8 @@ export function createContext(paths: StorePaths, db: Database): StoreContext {
     release: () => {
       lease?.release()
       lease = undefined
+      reader?.[Symbol.dispose]()
+      reader = undefined
       if (root !== undefined) closeSync(root)
       root = undefined
     },

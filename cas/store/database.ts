@@ -22,16 +22,36 @@ export interface Database extends Disposable {
   durably<T>(work: () => T): T
   /** As `transaction`, but nothing of it stays. */
   rehearsal<T>(work: () => T): T
+  /** A part of a transaction that is undone when it returns false. */
+  attempt(work: () => boolean): boolean
+  /** A query of one row, for loops. */
+  prepare(sql: string): (...parameters: SQLInputValue[]) => Row | undefined
 }
 
 const SCHEMA = `
   CREATE TABLE blobs (digest TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
-  CREATE TABLE layers (diff_id TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
-  -- A layer as a directory. chain: the ChainId of the layers below, for an upper, whose opaque marks suit those only; '' otherwise.
-  -- boot: directories are not synced, so after another boot they are made anew.
-  CREATE TABLE directories (
-    diff_id TEXT NOT NULL, chain TEXT NOT NULL, name TEXT NOT NULL, boot TEXT NOT NULL,
-    opaque_root INTEGER NOT NULL, has_root INTEGER NOT NULL, PRIMARY KEY (diff_id, chain)) WITHOUT ROWID;
+  CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+  -- size: of the tar. image: file of the index image, where the driver has one. Times in milliseconds since 1970.
+  CREATE TABLE layers (
+    diff_id TEXT PRIMARY KEY, size INTEGER NOT NULL, image TEXT, opaque_root INTEGER NOT NULL, has_root INTEGER NOT NULL,
+    stored_at INTEGER NOT NULL, used_at INTEGER NOT NULL) WITHOUT ROWID;
+  -- The data devices of a layer's index image, in their order.
+  CREATE TABLE layer_segments (
+    diff_id TEXT NOT NULL, device INTEGER NOT NULL, segment INTEGER NOT NULL, PRIMARY KEY (diff_id, device)) WITHOUT ROWID;
+  -- Where each content is: block of 512 bytes in a segment; segment 0: a file of its own.
+  CREATE TABLE contents (
+    digest BLOB PRIMARY KEY, segment INTEGER NOT NULL, block INTEGER NOT NULL, size INTEGER NOT NULL) WITHOUT ROWID;
+  -- What is in them: bytes of the segment, records of its sidecar. More than that is nobody's.
+  CREATE TABLE segments (id INTEGER PRIMARY KEY AUTOINCREMENT, length INTEGER NOT NULL, records INTEGER NOT NULL);
+  -- Places that no content is at any more, and that are still to be freed.
+  CREATE TABLE dead (
+    segment INTEGER NOT NULL, block INTEGER NOT NULL, size INTEGER NOT NULL, PRIMARY KEY (segment, block)) WITHOUT ROWID;
+  -- A layer as a directory. boot: directories are not synced, so after another boot they are made anew.
+  CREATE TABLE trees (diff_id TEXT PRIMARY KEY, name TEXT NOT NULL, boot TEXT NOT NULL) WITHOUT ROWID;
+  -- Mounted index images, for others to share: the descriptor of a process.
+  CREATE TABLE mounts (
+    image TEXT NOT NULL, pid INTEGER NOT NULL, started INTEGER NOT NULL, fd INTEGER NOT NULL,
+    PRIMARY KEY (image, pid, fd)) WITHOUT ROWID;
   CREATE TABLE compressed (
     diff_id TEXT NOT NULL, digest TEXT NOT NULL, descriptor TEXT NOT NULL, PRIMARY KEY (diff_id, digest)) WITHOUT ROWID;
   CREATE TABLE origins (digest TEXT NOT NULL, repository TEXT NOT NULL, PRIMARY KEY (digest, repository)) WITHOUT ROWID;
@@ -40,7 +60,8 @@ const SCHEMA = `
   CREATE TABLE image_layers (manifest TEXT NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY (manifest, diff_id)) WITHOUT ROWID;
   CREATE TABLE names (name TEXT PRIMARY KEY, manifest TEXT NOT NULL) WITHOUT ROWID;
   CREATE TABLE steps (
-    key TEXT PRIMARY KEY, diff_id TEXT NOT NULL, created TEXT NOT NULL, title TEXT NOT NULL, components TEXT NOT NULL) WITHOUT ROWID;
+    key TEXT PRIMARY KEY, diff_id TEXT NOT NULL, created TEXT NOT NULL, title TEXT NOT NULL, components TEXT NOT NULL,
+    used_at INTEGER NOT NULL) WITHOUT ROWID;
   CREATE TABLE aliases (cheap TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
   CREATE TABLE builds (key TEXT PRIMARY KEY, manifest TEXT NOT NULL) WITHOUT ROWID;
   -- What a process uses or has just made; goes with its lease.
@@ -57,6 +78,7 @@ export function openDatabase(path: string): Database {
     db.exec('PRAGMA synchronous = NORMAL')
     const version = userVersion(db)
     if (version === 0) create(db)
+    else if (version === 1) migrateFrom1(db)
     else if (version !== STORE_VERSION) throw tooNew(version)
   } catch (error) {
     db.close()
@@ -70,6 +92,25 @@ function create(db: DatabaseSync): void {
   db.exec('BEGIN IMMEDIATE')
   // Another process may have been faster.
   if (userVersion(db) === 0) db.exec(`${SCHEMA}; PRAGMA user_version = ${STORE_VERSION}`)
+  db.exec('COMMIT')
+}
+
+/**
+ * Format 1 kept the tar of each layer as a blob. Its layers become `legacy` ones, which `convertLegacy` makes layers of this format; the tables that
+ * stay are as they were.
+ */
+function migrateFrom1(db: DatabaseSync): void {
+  db.exec('BEGIN IMMEDIATE')
+  if (userVersion(db) === 1) {
+    db.exec(`
+      CREATE TABLE legacy (diff_id TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
+      INSERT INTO legacy SELECT diff_id, size FROM layers;
+      DROP TABLE layers;
+      DROP TABLE directories;
+      ALTER TABLE steps ADD COLUMN used_at INTEGER NOT NULL DEFAULT 0;
+      ${SCHEMA.replaceAll('CREATE TABLE', 'CREATE TABLE IF NOT EXISTS').replaceAll('CREATE INDEX', 'CREATE INDEX IF NOT EXISTS')};
+      PRAGMA user_version = ${STORE_VERSION}`)
+  }
   db.exec('COMMIT')
 }
 
@@ -119,6 +160,20 @@ function wrap(db: DatabaseSync): Database {
       }
     },
     rehearsal: (work) => within(work, 'ROLLBACK'),
+    attempt: (work) => {
+      db.exec('SAVEPOINT attempt')
+      let kept = false
+      try {
+        kept = work()
+      } finally {
+        db.exec(kept ? 'RELEASE attempt' : 'ROLLBACK TO attempt; RELEASE attempt')
+      }
+      return kept
+    },
+    prepare: (sql) => {
+      const statement = prepare(sql)
+      return (...parameters) => statement.get(...parameters)
+    },
     [Symbol.dispose]: () => db.close(),
   }
 }

@@ -1,162 +1,219 @@
 /**
- * The `copy` driver: a layer is its uncompressed tar, durable, and a directory to mount, made from it when it is needed.
- *
- * A writable root's upper is a lower for the next step the moment it is committed; its tar is written behind the caller's back, on the main
- * thread in slices of 20 ms (a worker costs 33 ms to start, most uppers take 1 or 2), and then it is moved to the layers' directories.
+ * Layers: their ways in, and roots made of them. A writable root's upper is a lower for the next step the moment it is committed; it is ingested
+ * behind the caller's back, on the main thread in slices of 20 ms (a worker costs 33 ms to start, most uppers take 1 or 2), and dropped when that is done
+ * and no root stands on it.
  */
-import { createHash } from 'node:crypto'
-import { close, closeSync } from 'node:fs'
+import { close, closeSync, rmSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { TbuildError } from '../../errors.ts'
+import type { ContentWriter } from '../contents/types.ts'
+import type { Driver } from '../drivers/types.ts'
+import type { Descriptor, DiffId } from '../oci.ts'
+import { createRecipe } from '../recipe/write.ts'
+import { packUpper } from '../tar/index.ts'
+import { wrongDigest } from './blobs.ts'
 import { clampTimes } from './clamp.ts'
-import { TarWriter, packUpper } from '../tar/index.ts'
-import type { Descriptor, DiffId, Digest } from '../oci.ts'
-import { streamVerified, wrongDigest } from './blobs.ts'
 import { createCommitter } from './commit.ts'
 import type { StoreContext } from './context.ts'
-import { findDirectory, startUnpacking, unpackStored, type LayerDirectory } from './directories.ts'
-import { blobPath } from './paths.ts'
-import { mountStack, mountUpper, stackOf, type Upper } from './roots.ts'
+import { discard } from './discard.ts'
+import { enterEpoch } from './epoch.ts'
+import { startEntryIngest, startTarIngest, type EntryIngest, type IncomingLayer } from './ingest.ts'
+import { createIntake, IntakeState } from './intake.ts'
+import { streamLayer } from './layer-tar.ts'
+import { mountStack, mountUpper, stackOf, type LayerDirectory, type Upper } from './roots.ts'
 import type { Layer, LayerStore, LayerWriter, Root, StoredLayer, WritableRoot } from './types.ts'
+
+/** An upper that serves as a lower. */
+interface Pending {
+  readonly directory: LayerDirectory
+  readonly base: string
+  /** Roots that stand on it, and its ingest. */
+  users: number
+}
 
 /** What a handle stands for. */
 class LayerState implements Layer {
   readonly stored: Promise<StoredLayer>
-  /** Of an upper. Which directory shows a stored layer depends on what is below it. */
-  readonly upper: LayerDirectory | undefined
+  pending: Pending | undefined
 
-  constructor(stored: Promise<StoredLayer>, upper?: LayerDirectory) {
+  constructor(stored: Promise<StoredLayer>, pending?: Pending) {
     this.stored = stored
-    this.upper = upper
+    this.pending = pending
     // Told to whoever awaits it; a build that fails elsewhere may never do so.
     stored.catch(() => {})
   }
 }
 
+export interface DriverChoice {
+  readonly driver: Driver
+  readonly reason: string
+}
+
 const TURN_MS = 20
 const closeLater = promisify(close)
 
-export function createLayerStore(context: StoreContext): LayerStore & AsyncDisposable {
+/** @param choose the store's driver, when something first needs it */
+export function createLayerStore(
+  context: StoreContext,
+  choose: () => DriverChoice,
+): LayerStore & AsyncDisposable {
   const { db, paths } = context
   const handles = new Map<DiffId, LayerState>()
-  /** Descriptors of layer directories, by DiffId and chain: each stays open for as long as the store. */
-  const open = new Map<string, Promise<LayerDirectory>>()
-  const uppers: number[] = []
-  const pending = new Set<Promise<unknown>>()
+  const background = new Set<Promise<unknown>>()
+  const driver = (): Driver => choose().driver
+  const commit = createCommitter(context, driver)
 
   const find = (diffId: DiffId): StoredLayer | undefined => {
     const row = db.get('SELECT size FROM layers WHERE diff_id = ?', diffId)
     return row && { diffId, size: Number(row['size']) }
   }
-
   const known = (diffId: DiffId): StoredLayer => {
     const stored = find(diffId)
     if (stored !== undefined) return stored
     throw new TbuildError('LAYER_UNKNOWN', `The store has no layer ${diffId}.`)
   }
-
-  const commit = createCommitter(context)
-
+  const hold = (diffId: DiffId): void =>
+    db.transaction(() => {
+      known(diffId)
+      context.hold([diffId])
+    })
   const state = (layer: Layer): LayerState => {
     if (layer instanceof LayerState) return layer
     throw new TypeError('a layer of another store')
   }
-
-  const openStored = (diffId: DiffId, chain: string): Promise<LayerDirectory> => {
-    const key = `${diffId} ${chain}`
-    let directory = open.get(key)
-    if (directory === undefined) {
-      const found = findDirectory(context, diffId, chain)
-      directory = found === undefined ? unpackOnce(diffId) : Promise.resolve(found)
-      open.set(key, directory)
-    }
-    return directory
-  }
-
-  const unpackOnce = (diffId: DiffId): Promise<LayerDirectory> => {
-    const key = `${diffId} `
-    let directory = open.get(key)
-    if (directory === undefined) {
-      directory = unpackStored(context, diffId)
-      open.set(key, directory)
-    }
-    return directory
-  }
-
-  /** Bottom layer first; all are leased. */
-  const directoriesOf = async (layers: readonly Layer[]): Promise<LayerDirectory[]> => {
-    const states = layers.map(state)
-    const directories: LayerDirectory[] = []
-    let chain: string | undefined = ''
-    for (const layer of states) {
-      if (layer.upper === undefined) {
-        const { diffId } = await layer.stored
-        db.transaction(() => {
-          known(diffId)
-          context.hold([diffId])
-        })
-        chain ??= chainId(await Promise.all(states.slice(0, states.indexOf(layer)).map((one) => one.stored)))
-        directories.push(await openStored(diffId, chain))
-        chain = chainId([{ diffId }], chain)
-      } else {
-        // Not told without waiting for its ingest: only when something stored lies on top.
-        chain = undefined
-        directories.push(layer.upper)
-      }
-    }
-    return directories
-  }
-
-  const background = <T>(work: Promise<T>): Promise<T> => {
-    pending.add(work)
-    const settle = (): boolean => pending.delete(work)
+  const inBackground = <T>(work: Promise<T>): Promise<T> => {
+    background.add(work)
+    const settle = (): boolean => background.delete(work)
     work.then(settle, settle)
     return work
   }
 
-  const mount = async (layers: readonly Layer[]): Promise<Root> => {
-    const fd = mountStack(context, stackOf(await directoriesOf(layers)))
-    // Unmounting takes a millisecond or more: not on the main thread.
-    return { fd, [Symbol.asyncDispose]: () => closeLater(fd) }
+  /** Ends a use of an upper; after the last one it goes. */
+  const leave = (layer: LayerState): void => {
+    const { pending } = layer
+    if (pending === undefined || --pending.users > 0) return
+    layer.pending = undefined
+    closeSync(pending.directory.fd)
+    void inBackground(discard(pending.base))
   }
 
-  const ingestUpper = async (
-    layers: readonly Layer[],
-    upper: Upper,
-    signal: AbortSignal | undefined,
-  ): Promise<StoredLayer> => {
+  /** Bottom layer first; all are leased, and the uppers among them in use until `leave`. */
+  const directoriesOf = async (layers: readonly LayerState[]): Promise<LayerDirectory[]> => {
+    for (const { pending } of layers) if (pending !== undefined) pending.users++
+    try {
+      return await Promise.all(
+        layers.map(
+          async (layer) => layer.pending?.directory ?? (await storedDirectory((await layer.stored).diffId)),
+        ),
+      )
+    } catch (error) {
+      for (const layer of layers) leave(layer)
+      throw error
+    }
+  }
+  const storedDirectory = async (diffId: DiffId): Promise<LayerDirectory> => {
+    hold(diffId)
+    const fd = await driver().lower(diffId)
+    const row = db.get('SELECT opaque_root, has_root FROM layers WHERE diff_id = ?', diffId)
+    return { id: diffId, fd, opaqueRoot: row?.['opaque_root'] === 1, hasRoot: row?.['has_root'] === 1 }
+  }
+
+  const mount = async (layers: readonly Layer[]): Promise<Root> => {
+    const states = layers.map(state)
+    const directories = await directoriesOf(states)
+    const end = (): void =>
+      states.forEach((one, i) => directories[i] === one.pending?.directory && leave(one))
+    try {
+      const fd = mountStack(context, stackOf(directories))
+      // Unmounting takes a millisecond or more: not on the main thread.
+      return { fd, [Symbol.asyncDispose]: once(() => closeLater(fd).finally(end)) }
+    } catch (error) {
+      end()
+      throw error
+    }
+  }
+
+  const ingestUpper = async (layers: readonly Layer[], upper: Upper, signal: AbortSignal | undefined) => {
     await using lower = await mount(layers)
-    using spool = context.spool()
-    await packUpper(upper.fd, {
-      lower: { rootFd: lower.fd },
-      sink: (chunk) => spool.write(chunk),
-      ...(signal && { signal }),
+    return await ingest(undefined, async (contents, recipe) => {
+      const entries = startEntryIngest({ contents, recipe }, context.reader())
+      await packUpper(upper.fd, { lower: { rootFd: lower.fd }, sink: entries, ...(signal && { signal }) })
+      return entries.end()
     })
-    const [diffId, below] = await Promise.all([
-      spool.finish(),
-      Promise.all(layers.map((layer) => layer.stored)),
-    ])
-    const details = { path: upper.path, opaqueRoot: false, hasRoot: true }
-    return await commit({ spool, diffId: diffId as DiffId, directory: { chain: chainId(below), details } })
+  }
+
+  /** Runs `take` with writers that leave nothing behind when it fails. */
+  const ingest = async (
+    intake: IntakeState | undefined,
+    take: (contents: ContentWriter, recipe: ReturnType<typeof createRecipe>) => Promise<IncomingLayer>,
+  ): Promise<StoredLayer> => (await begin(intake, take)).stored()
+
+  /** Resolves when the layer is whole; `stored` makes it durable. */
+  const begin = async (
+    intake: IntakeState | undefined,
+    take: (contents: ContentWriter, recipe: ReturnType<typeof createRecipe>) => Promise<IncomingLayer>,
+  ): Promise<{ stored: () => Promise<StoredLayer> }> => {
+    const own = new DisposableStack()
+    try {
+      own.use(intake?.use() ?? enterEpoch(paths, db))
+      const contents = own.use(intake?.contents ?? driver().contentWriter())
+      const path = context.workPath('recipe')
+      own.defer(() => rmSync(path, { force: true }))
+      const recipe = own.use(createRecipe(path))
+      const layer = await take(contents, recipe)
+      return {
+        stored: async () => {
+          using _ = own
+          return await commit(layer)
+        },
+      }
+    } catch (error) {
+      own.dispose()
+      throw error
+    }
   }
 
   const mountWritable = async (below: readonly Layer[]): Promise<WritableRoot> => {
     // A copy: the ingest reads it after the caller may have put this very layer on top.
     const layers = [...below]
-    const upper = mountUpper(context, stackOf(await directoriesOf(layers)))
-    uppers.push(upper.fd)
-    let unmounted: Promise<void> | undefined
-    const unmount = (): Promise<void> => (unmounted ??= closeLater(upper.mount))
+    const states = layers.map(state)
+    const directories = await directoriesOf(states)
+    const end = (): void =>
+      states.forEach((one, i) => directories[i] === one.pending?.directory && leave(one))
+    let upper: Upper
+    try {
+      upper = mountUpper(context, stackOf(directories))
+    } catch (error) {
+      end()
+      throw error
+    }
+    let committed = false
+    const unmount = once(() => closeLater(upper.mount).finally(end))
     return {
       fd: upper.mount,
       commit: async ({ clampMtimeNs, signal } = {}) => {
+        committed = true
+        // The ingest will need the lowers.
+        const lowers = states.filter((one, i) => directories[i] === one.pending?.directory)
+        for (const { pending } of lowers) if (pending !== undefined) pending.users++
         // The next step has this upper as a lower, which overlayfs warns of while it is somebody's upper.
         await unmount()
         if (clampMtimeNs !== undefined) clampTimes(upper.fd, clampMtimeNs)
-        const directory = { id: upper.path, fd: upper.fd, opaqueRoot: false, hasRoot: true }
-        return new LayerState(background(ingestUpper(layers, upper, signal)), directory)
+        const directory = { id: upper.base, fd: upper.fd, opaqueRoot: false, hasRoot: true }
+        const stored = inBackground(ingestUpper(layers, upper, signal))
+        lowers.forEach(leave)
+        const layer = new LayerState(stored, { directory, base: upper.base, users: 1 })
+        const settle = (): void => leave(layer)
+        stored.then(settle, settle)
+        return layer
       },
-      [Symbol.asyncDispose]: () => unmount(),
+      [Symbol.asyncDispose]: async () => {
+        await unmount()
+        if (committed) return
+        committed = true
+        closeSync(upper.fd)
+        void inBackground(discard(upper.base))
+      },
     }
   }
 
@@ -170,43 +227,42 @@ export function createLayerStore(context: StoreContext): LayerStore & AsyncDispo
   }
 
   return {
-    driver: 'copy',
+    get driver() {
+      return choose().driver.name
+    },
+    get driverReason() {
+      return choose().reason
+    },
     find,
     open: (diffId) => openLayer(diffId, known(diffId)),
-    ingestTar: async (source, { expected, signal } = {}) => {
-      using spool = context.spool()
-      using unpacking = startUnpacking(context)
-      for await (const chunk of source) {
-        signal?.throwIfAborted()
-        spool.write(chunk)
-        unpacking.feed(chunk)
-      }
-      const details = unpacking.finish()
-      const diffId = (await spool.finish()) as DiffId
-      if (expected !== undefined && diffId !== expected) throw wrongDigest(expected, diffId)
-      return await commit({ spool, diffId, directory: { chain: '', details } })
-    },
-    write: async (fill, { signal } = {}) => {
-      const spool = context.spool()
-      try {
-        const writer = new TarWriter((chunk) => spool.write(chunk))
-        await fill(layerWriter(writer, signal))
-        writer.finish()
-      } catch (error) {
-        spool[Symbol.dispose]()
-        throw error
-      }
-      const finish = async (): Promise<StoredLayer> => {
-        using finished = spool
-        return await commit({ spool: finished, diffId: (await finished.finish()) as DiffId })
-      }
-      return new LayerState(background(finish()))
+    ingestTar: (source, { expected, signal } = {}) =>
+      ingest(undefined, async (contents, recipe) => {
+        const tar = startTarIngest({ contents, recipe })
+        for await (const chunk of source) {
+          signal?.throwIfAborted()
+          tar.feed(
+            chunk instanceof Buffer ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length),
+          )
+        }
+        const layer = tar.finish()
+        if (expected !== undefined && layer.diffId !== expected) throw wrongDigest(expected, layer.diffId)
+        return layer
+      }),
+    intake: () => createIntake(paths, db, () => driver().contentWriter()),
+    write: async (fill, { signal, intake } = {}) => {
+      const taken = intake instanceof IntakeState ? intake : undefined
+      const whole = await begin(taken, async (contents, recipe) => {
+        const entries = startEntryIngest({ contents, recipe }, context.reader())
+        await fill(layerWriter(entries, signal))
+        return entries.end()
+      })
+      return new LayerState(inBackground(whole.stored()))
     },
     mount,
     mountWritable,
     tar: (diffId) => {
-      known(diffId)
-      return streamVerified(blobPath(paths, diffId), diffId)
+      hold(diffId)
+      return streamLayer(context, diffId)
     },
     compressed: (diffId) =>
       db
@@ -217,21 +273,19 @@ export function createLayerStore(context: StoreContext): LayerStore & AsyncDispo
       db.run('INSERT OR IGNORE INTO compressed VALUES (?, ?, ?)', diffId, descriptor.digest, json)
     },
     [Symbol.asyncDispose]: async () => {
-      await Promise.allSettled(pending)
-      const directories = await Promise.allSettled(open.values())
-      const stored = directories.flatMap((one) => (one.status === 'fulfilled' ? [one.value.fd] : []))
-      for (const fd of new Set([...uppers, ...stored])) closeSync(fd)
+      while (background.size > 0) await Promise.allSettled(background)
     },
   }
 }
 
-function layerWriter(writer: TarWriter, signal: AbortSignal | undefined): LayerWriter {
+function layerWriter(entries: EntryIngest, signal: AbortSignal | undefined): LayerWriter {
   let last = performance.now()
   return {
-    entry: (entry) => writer.entry(entry),
-    data: (chunk) => writer.data(chunk),
-    dataFrom: (fd, offset, length) => writer.dataFrom(fd, offset, length),
-    zeros: (length) => writer.zeros(length),
+    entry: (entry) => entries.entry(entry),
+    data: (chunk) => entries.data(chunk),
+    dataFrom: (fd, offset, length) => entries.dataFrom(fd, offset, length),
+    zeros: (length) => entries.zeros(length),
+    stored: (digest) => entries.stored(digest),
     breathe: async () => {
       if (performance.now() - last < TURN_MS) return
       await new Promise(setImmediate)
@@ -241,14 +295,7 @@ function layerWriter(writer: TarWriter, signal: AbortSignal | undefined): LayerW
   }
 }
 
-/** ChainId (image-spec, config.md) of layers on top of `below`; '' for none. */
-function chainId(layers: readonly { readonly diffId: DiffId }[], below = ''): string {
-  let chain: string = below
-  for (const { diffId } of layers) {
-    chain =
-      chain === ''
-        ? diffId
-        : (`sha256:${createHash('sha256').update(`${chain} ${diffId}`).digest('hex')}` as Digest)
-  }
-  return chain
+function once(work: () => Promise<void>): () => Promise<void> {
+  let result: Promise<void> | undefined
+  return () => (result ??= work())
 }

@@ -1,19 +1,25 @@
 /** Opening a store, and putting its parts together. */
 import { existsSync, mkdirSync, readdirSync } from 'node:fs'
+import { basename } from 'node:path'
 import { TbuildError } from '../../errors.ts'
 import { isErrno } from '../../linux/index.ts'
 import { createBlobStore } from './blobs.ts'
 import { createContext } from './context.ts'
 import { openDatabase, type Database } from './database.ts'
 import { createImageStore } from './images.ts'
-import { createLayerStore } from './layers.ts'
+import { chooseDriver } from '../drivers/choose.ts'
+import type { DriverName } from '../drivers/types.ts'
+import { createLayerStore, type DriverChoice } from './layers.ts'
 import { sweepDeadLeases } from './lease.ts'
+import { convertLegacy } from './legacy.ts'
 import { storePaths, type StorePaths } from './paths.ts'
 import { prune } from './prune.ts'
 import { createStepCache } from './steps.ts'
 import type { Store } from './types.ts'
 
 export interface OpenStoreOptions {
+  /** Instead of the one that is found by probing. */
+  readonly driver?: DriverName | undefined
   /**
    * Is told the scopes of processes that died, before their work directories go: what they left of cgroups must go first, for their
    * containers' last processes may still be dying.
@@ -36,7 +42,15 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
     throw error
   }
   const blobs = createBlobStore(context)
-  const layers = createLayerStore(context)
+  let chosen: DriverChoice | undefined
+  const choose = (): DriverChoice => (chosen ??= chooseDriver(context, options.driver))
+  const layers = createLayerStore(context, choose)
+  try {
+    await convertLegacy(context, layers)
+  } catch (error) {
+    db[Symbol.dispose]()
+    throw error
+  }
   let closed = false
   return {
     path,
@@ -51,6 +65,7 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
       if (closed) return
       closed = true
       await layers[Symbol.asyncDispose]()
+      chosen?.driver[Symbol.dispose]()
       context.release()
       db[Symbol.dispose]()
     },
@@ -60,7 +75,9 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
 function openFiles(paths: StorePaths): Database {
   try {
     if (!existsSync(paths.index)) make(paths)
-    return openDatabase(paths.index)
+    const db = openDatabase(paths.index)
+    makeDirectories(paths)
+    return db
   } catch (error) {
     if (!isErrno(error, 'EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'ENOSPC', 'ERR_SQLITE_ERROR')) throw error
     throw new TbuildError('STORE_UNUSABLE', `The store ${paths.root} cannot be used: ${message(error)}`, {
@@ -73,8 +90,8 @@ function openFiles(paths: StorePaths): Database {
 function make(paths: StorePaths): void {
   mkdirSync(paths.root, { recursive: true, mode: 0o711 })
   const present = readdirSync(paths.root)
-  const ours = ['blobs', 'layers', 'work', 'leases', 'index.db', 'index.db-wal', 'index.db-shm']
-  const other = present.find((name) => !ours.includes(name))
+  const ours = [...directoriesOf(paths).map((path) => basename(path)), 'blobs', 'epoch-0', 'epoch-1']
+  const other = present.find((name) => !ours.includes(name) && !name.startsWith('index.db'))
   if (other !== undefined) {
     throw new TbuildError(
       'STORE_UNUSABLE',
@@ -84,9 +101,17 @@ function make(paths: StorePaths): void {
       },
     )
   }
-  for (const directory of [paths.blobs, paths.layers, paths.work, paths.leases]) {
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
-  }
+  makeDirectories(paths)
+}
+
+function directoriesOf(paths: StorePaths): string[] {
+  const { blobs, layers, segments, objects, trees, contexts, work, leases } = paths
+  return [blobs, layers, segments, objects, trees, contexts, work, leases]
+}
+
+/** All that this format has; an older one had fewer. */
+function makeDirectories(paths: StorePaths): void {
+  for (const directory of directoriesOf(paths)) mkdirSync(directory, { recursive: true, mode: 0o700 })
 }
 
 function message(error: unknown): string {

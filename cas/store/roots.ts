@@ -4,11 +4,21 @@ import { join } from 'node:path'
 import { TbuildError } from '../../errors.ts'
 import { isErrno, mountOverlay, setXattr, type OverlaySpec } from '../../linux/index.ts'
 import { readAttributes } from '../tar/attributes.ts'
-import type { LayerDirectory } from './directories.ts'
 import type { StoreContext } from './context.ts'
 
 /** The kernel's own bound (OVL_MAX_STACK), less the upper or our directory for the root's attributes. */
 const MOST_LAYERS = 499
+
+/** A layer as a directory, open. */
+export interface LayerDirectory {
+  /** Names the directory: two layers of a stack may be the same. */
+  readonly id: string
+  readonly fd: number
+  /** All below is hidden: what overlayfs cannot say of a layer's root. */
+  readonly opaqueRoot: boolean
+  /** Its root has the attributes that the whole tree's root should have. */
+  readonly hasRoot: boolean
+}
 
 /** What one directory of layers shows of its root: that of the topmost layer which says something of it. */
 export interface Stack {
@@ -66,7 +76,8 @@ export interface Upper {
   readonly mount: number
   /** Open on the upper directory. */
   readonly fd: number
-  readonly path: string
+  /** Of the directory that holds the upper and what else the mount needs. */
+  readonly base: string
 }
 
 /** An overlay with a fresh upper in a work directory of its own. */
@@ -85,7 +96,7 @@ export function mountUpper(context: StoreContext, stack: Stack): Upper {
       opened.push(empty)
       lowers = [empty]
     }
-    return { mount: mount({ lowers, upper: { upper: fd, work: opened[0] ?? -1 } }), fd, path }
+    return { mount: mount({ lowers, upper: { upper: fd, work: opened[0] ?? -1 } }), fd, base }
   } catch (error) {
     closeSync(fd)
     throw error

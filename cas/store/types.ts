@@ -49,26 +49,44 @@ export interface LayerWriter {
   /** Contents from `fd`, `length` bytes at `offset`. Throws `TAR_FILE_CHANGED` when there are fewer. */
   dataFrom(fd: number, offset: number, length: number): void
   zeros(length: number): void
+  /** All of the contents, which an intake has taken. */
+  stored(digest: Uint8Array): void
   /** Lets the event loop have a turn when one is due; call it between entries. */
   breathe(): Promise<void>
 }
 
+/**
+ * Contents that come in before it is known which layer they are for, or whether for any: what has to be read to make a cache key is not read
+ * again. Disposed without having been given to `write`, it leaves nothing.
+ */
+export interface Intake extends Disposable {
+  /** Digest of `size` bytes of a file, kept unless the store has them. Throws `TAR_FILE_CHANGED` when there are fewer. */
+  take(fd: number, size: number): Buffer
+  /** Does the store, or this intake, have it? */
+  has(digest: Uint8Array): boolean
+}
+
 export interface LayerStore {
-  /** Name of the driver, for `tbuild info`. */
+  /** Name of the driver, and why it is this one, for `tbuild info`. */
   readonly driver: string
+  readonly driverReason: string
   find(diffId: DiffId): StoredLayer | undefined
   /** A handle on a stored layer. Throws `LAYER_UNKNOWN`. */
   open(diffId: DiffId): Layer
   /**
-   * A layer tar from outside: hostile. It is checked by unpacking it before anything is visible.
-   * Throws `DIGEST_MISMATCH` when `expected` is given and is not what arrived, and all that `createUnpacker` and `TarReader` throw.
+   * A layer tar from outside: hostile. Nothing is visible until all of it has been checked.
+   * Throws `DIGEST_MISMATCH` when `expected` is given and is not what arrived, and all that `createApplier` and `TarReader` throw.
    */
   ingestTar(
     source: AsyncIterable<Uint8Array>,
     options?: IngestOptions & { readonly expected?: DiffId | undefined },
   ): Promise<StoredLayer>
-  /** A layer of our own making. */
-  write(fill: (writer: LayerWriter) => Promise<void>, options?: IngestOptions): Promise<Layer>
+  intake(): Intake
+  /** A layer of our own making. `intake`, if given, is used up. */
+  write(
+    fill: (writer: LayerWriter) => Promise<void>,
+    options?: IngestOptions & { readonly intake?: Intake | undefined },
+  ): Promise<Layer>
   /** Bottom layer first; none is an empty directory. Holds a lease on each layer until disposed. */
   mount(layers: readonly Layer[]): Promise<Root>
   mountWritable(layers: readonly Layer[]): Promise<WritableRoot>

@@ -38,6 +38,14 @@ export interface TarEntry {
   readonly sparse?: readonly SparseRegion[]
 }
 
+/** Do its holes, if any, begin and end at blocks of 512 bytes, as those of a file that is mounted must? */
+export function hasAlignedHoles({ size, sparse }: Pick<TarEntry, 'size' | 'sparse'>): boolean {
+  return (sparse ?? []).every(({ offset, length }) => {
+    const end = offset + length
+    return length === 0 || (offset % BLOCK === 0 && (end % BLOCK === 0 || end === size))
+  })
+}
+
 /** Bounds on what an archive may make us hold in memory. */
 export interface TarLimits {
   /** Bytes of one PAX header, long name or sparse map. */

@@ -12,6 +12,7 @@ export { createUnpacker, type Unpacker, type UnpackOptions, type UnpackResult } 
 export {
   packDirectory,
   packUpper,
+  type LayerSink,
   type LowerLookup,
   type PackDirectoryOptions,
   type PackOptions,

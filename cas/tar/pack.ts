@@ -20,9 +20,19 @@ import { TarWriter, type TarOutputEntry } from './writer.ts'
 
 export type { LowerLookup } from './lower.ts'
 
+/** Takes a layer, entry by entry, with its contents. `TarWriter` is one. */
+export interface LayerSink {
+  entry(entry: TarOutputEntry): void
+  /** The next `length` bytes of the contents, from `position` of the descriptor. */
+  dataFrom(fd: number, position: number, length: number): void
+  zeros(length: number): void
+  /** Of the archive, so far. */
+  readonly bytes: number
+}
+
 interface CommonOptions {
-  /** Gets the archive in parts of about 1 MiB, each valid during the call only. */
-  readonly sink: (chunk: Buffer) => void
+  /** Gets the archive in parts of about 1 MiB, each valid during the call only; or a taker of entries, which is not told the end. */
+  readonly sink: ((chunk: Buffer) => void) | LayerSink
   /** Later modification times become this one (SOURCE_DATE_EPOCH). */
   readonly clampMtimeNs?: bigint
   /** Looked at whenever the event loop gets its turn. */
@@ -106,7 +116,7 @@ class Packer {
   readonly #overlay: boolean
   readonly #refuseReserved: boolean
   readonly #overlayPrefix: string
-  readonly #writer: TarWriter
+  readonly #writer: LayerSink
   readonly #stack: Frame[] = []
   /** First names of inodes that have several. */
   readonly #links = new Map<string, string>()
@@ -121,7 +131,7 @@ class Packer {
     this.#overlay = overlay
     this.#refuseReserved = refuseReserved
     this.#overlayPrefix = `${options.overlayXattrs ?? 'trusted'}.overlay.`
-    this.#writer = new TarWriter(options.sink, PART)
+    this.#writer = typeof options.sink === 'function' ? new TarWriter(options.sink, PART) : options.sink
     this.#yieldAt = this.#yieldEvery
   }
 
@@ -134,7 +144,7 @@ class Packer {
         else await this.#name(frame, name)
         if (this.#isYieldDue()) await this.#yield()
       }
-      const bytes = this.#writer.finish()
+      const bytes = this.#writer instanceof TarWriter ? this.#writer.finish() : this.#writer.bytes
       return { ...this.#count, bytes }
     } finally {
       for (const frame of this.#stack) closeFrame(frame)

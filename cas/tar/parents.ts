@@ -11,8 +11,9 @@ import {
   RESOLVE_NO_MAGICLINKS,
   RESOLVE_NO_SYMLINKS,
 } from '../../linux/index.ts'
-import { tarError, TAR_LIMITS } from './entry.ts'
+import { tarError } from './entry.ts'
 import { pathOf } from './names.ts'
+import { MAX_SYMLINKS, notDirectoryError, refuseTooLong, tooManySymlinksError } from './rules.ts'
 import { isWhiteoutDevice, lstatAt, openDirectory } from './tree.ts'
 
 export interface Directory {
@@ -25,7 +26,6 @@ export interface Directory {
 export type OnImplicit = (directory: Directory, replaced: boolean) => void
 
 const OPEN_DIRECTORIES = 64
-const MAX_SYMLINKS = 40
 const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW } = constants
 
 export class Parents {
@@ -34,8 +34,8 @@ export class Parents {
   readonly #removeWhiteout: (parent: Directory, name: string) => void
   /** By real path, least recently used first. */
   readonly #open = new Map<string, Directory>()
-  /** From paths that lead through a symlink to real ones. */
-  readonly #aliases = new Map<string, string>()
+  /** From paths that lead through symlinks to real ones; so many symlinks. */
+  readonly #aliases = new Map<string, { readonly real: string; readonly symlinks: number }>()
   #last: { path: string; directory: Directory } | undefined
   #symlinks = 0
 
@@ -67,31 +67,32 @@ export class Parents {
   }
 
   #resolve(path: string, create: boolean): Directory | undefined {
-    const real = this.#aliases.get(path) ?? path
+    const alias = this.#aliases.get(path)
+    const real = alias?.real ?? path
     const known = this.#open.get(real)
     if (known !== undefined) {
+      // What is remembered counts as what is followed: no archive passes or fails for what happens to be open.
+      this.#countSymlinks(alias?.symlinks ?? 0, path)
       this.#open.delete(real)
       this.#open.set(real, known)
       return known
     }
     if (path === '') return this.#keep(openDirectory(this.#rootFd, ''), '')
+    const before = this.#symlinks
     const slash = path.lastIndexOf('/')
     const parent = this.#resolve(slash < 0 ? '' : path.slice(0, slash), create)
     if (parent === undefined) return undefined
     const directory = this.#step(parent, path.slice(slash + 1), create)
     if (directory !== undefined && directory.path !== path) {
       if (this.#aliases.size > 4096) this.#aliases.clear()
-      this.#aliases.set(path, directory.path)
+      this.#aliases.set(path, { real: directory.path, symlinks: this.#symlinks - before })
     }
     return directory
   }
 
   #step(parent: Directory, name: string, create: boolean): Directory | undefined {
     const path = parent.path === '' ? name : `${parent.path}/${name}`
-    // Through a symlink a path may grow beyond what one system call takes.
-    if (path.length > TAR_LIMITS.path) {
-      throw tarError('TAR_NAME_TOO_LONG', 'its real path is longer than Linux allows', { name: path })
-    }
+    refuseTooLong(path.length, name, () => path)
     const known = this.#open.get(path)
     if (known !== undefined) return known
     const opened = this.#tryOpen(parent, name)
@@ -100,9 +101,7 @@ export class Parents {
     if (stats?.isSymbolicLink() === true) return this.#follow(parent, name, create)
     const replaced = stats !== undefined && isWhiteoutDevice(stats)
     if (!create && (stats === undefined || replaced)) return undefined
-    if (stats !== undefined && !replaced) {
-      throw tarError('TAR_PATH', 'an entry lies below it, but it is not a directory', { name: path })
-    }
+    if (stats !== undefined && !replaced) throw notDirectoryError(path)
     if (replaced) this.#removeWhiteout(parent, name)
     mkdirat(parent.fd, pathOf(name), 0o755)
     const fd = this.#tryOpen(parent, name)
@@ -125,9 +124,7 @@ export class Parents {
   }
 
   #follow(parent: Directory, name: string, create: boolean): Directory | undefined {
-    if (++this.#symlinks > MAX_SYMLINKS) {
-      throw tarError('TAR_PATH', 'too many levels of symbolic links', { name: `${parent.path}/${name}` })
-    }
+    this.#countSymlinks(1, parent.path === '' ? name : `${parent.path}/${name}`)
     const target = readlinkat(parent.fd, pathOf(name)).toString('latin1')
     let path = target.startsWith('/') ? '' : parent.path
     for (const part of target.split('/')) {
@@ -141,6 +138,11 @@ export class Parents {
       path = next.path
     }
     return this.#resolve(path, create)
+  }
+
+  #countSymlinks(count: number, path: string): void {
+    this.#symlinks += count
+    if (this.#symlinks > MAX_SYMLINKS) throw tooManySymlinksError(path)
   }
 
   #keep(fd: number, path: string): Directory {

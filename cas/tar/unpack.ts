@@ -28,17 +28,21 @@ import {
   unlinkat,
 } from '../../linux/index.ts'
 import { TbuildError } from '../../errors.ts'
-import {
-  quoteName,
-  tarError,
-  WHITEOUT_META_PREFIX,
-  WHITEOUT_OPAQUE,
-  WHITEOUT_PREFIX,
-  type TarEntry,
-} from './entry.ts'
+import { quoteName, tarError, type TarEntry } from './entry.ts'
 import { inDirectory, pathOf } from './names.ts'
 import { Parents, type Directory } from './parents.ts'
 import type { TarHandler } from './reader.ts'
+import {
+  DEFAULT_ACL,
+  deletedName,
+  linkTargetError,
+  malformedCapabilitiesError,
+  meaningOf,
+  refuseDotDot,
+  refuseReservedDirectory,
+  refuseWhiteoutDevice,
+  refuseXattr,
+} from './rules.ts'
 import { isWhiteoutDevice, lstatAt, openDirectory, removeTree } from './tree.ts'
 
 export interface UnpackOptions {
@@ -99,12 +103,10 @@ const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, S_IFCHR, S_IFBLK, S_IFIFO } = con
 const HOLE = 4096
 const zeros = Buffer.alloc(HOLE)
 
-/** Inherited by whatever is made in its directory, so it has to wait until all is made. */
-const DEFAULT_ACL = 'system.posix_acl_default'
-
 interface DirectoryMetadata {
   readonly mode: number
   readonly mtimeNs: bigint
+  /** Inherited by whatever is made in its directory, so it has to wait until all is made. */
   readonly defaultAcl?: Buffer | undefined
 }
 
@@ -203,44 +205,32 @@ class DirectoryUnpacker {
       return
     }
     refuseDotDot(path, path)
-    for (const xattr of entry.xattrs.keys()) this.#checkXattr(xattr)
+    for (const xattr of entry.xattrs.keys()) refuseXattr(xattr, path)
     const slash = path.lastIndexOf('/')
     const name = path.slice(slash + 1)
     const parentPath = slash < 0 ? '' : path.slice(0, slash)
-    if (this.#options.whiteouts !== 'none' && this.#isReserved(path, parentPath, name)) return
-    if (entry.type === 'char' && entry.major === 0 && entry.minor === 0) {
-      throw this.#error('TAR_DEVICE', 'a 0/0 character device, which overlayfs takes for a deleted name')
-    }
+    if (this.#options.whiteouts !== 'none' && this.#isReserved(path, parentPath)) return
+    refuseWhiteoutDevice(entry, path)
     this.#entries++
     if (entry.type === 'directory') this.#makeDirectory(entry, path)
     else this.#make(entry, this.#parent(parentPath), name)
   }
 
   /** Whiteouts are applied here; true when the entry is dealt with. */
-  #isReserved(path: string, parentPath: string, name: string): boolean {
-    if (!path.includes(WHITEOUT_PREFIX)) return false
-    if (path.startsWith(WHITEOUT_META_PREFIX) && path !== WHITEOUT_OPAQUE) {
+  #isReserved(path: string, parentPath: string): boolean {
+    const meaning = meaningOf(path)
+    if (meaning === 'entry') return false
+    if (meaning === 'skipped') {
       this.#skippedEntries++
       return true
     }
-    if (parentPath.startsWith(WHITEOUT_PREFIX) || parentPath.includes(`/${WHITEOUT_PREFIX}`)) {
-      throw this.#error('TAR_RESERVED_NAME', 'it lies below a name that is reserved for deleted files')
-    }
-    if (!name.startsWith(WHITEOUT_PREFIX)) return false
     this.#entries++
-    if (name === WHITEOUT_OPAQUE) this.#setOpaque(this.#parent(parentPath))
-    else this.#whiteout(this.#parent(parentPath), name)
+    if (meaning === 'opaque') this.#setOpaque(this.#parent(parentPath))
+    else this.#whiteout(this.#parent(parentPath), deletedName(path))
     return true
   }
 
-  #whiteout(parent: Directory, entryName: string): void {
-    if (entryName.startsWith(WHITEOUT_META_PREFIX)) {
-      throw this.#error('TAR_RESERVED_NAME', 'a reserved name of unknown meaning')
-    }
-    const name = entryName.slice(WHITEOUT_PREFIX.length)
-    if (name === '' || name === '.' || name === '..') {
-      throw this.#error('TAR_WHITEOUT', 'it deletes no name')
-    }
+  #whiteout(parent: Directory, name: string): void {
     this.#whiteouts++
     try {
       mknodat(parent.fd, pathOf(name), S_IFCHR | 0o600, 0n)
@@ -260,12 +250,7 @@ class DirectoryUnpacker {
   #implicitDirectory(directory: Directory, replaced: boolean): void {
     // The entry's own name was looked at; a symlink's target is not known until it is followed.
     const name = directory.path.slice(directory.path.lastIndexOf('/') + 1)
-    if (this.#options.whiteouts !== 'none' && name.startsWith(WHITEOUT_PREFIX)) {
-      throw this.#error(
-        'TAR_RESERVED_NAME',
-        'a symlink leads it below a name that is reserved for deleted files',
-      )
-    }
+    if (this.#options.whiteouts !== 'none') refuseReservedDirectory(name, this.#name)
     fchownSync(directory.fd, this.#options.owner?.uid ?? 0, this.#options.owner?.gid ?? 0)
     this.#directories.set(directory.path, { mode: 0o755, mtimeNs: 0n })
     if (replaced) this.#setOpaque(directory)
@@ -375,11 +360,9 @@ class DirectoryUnpacker {
     const real = this.#parents.find(slash < 0 ? '' : target.slice(0, slash), { create: false })
     const stats = real === undefined || targetName === '' ? undefined : lstatAt(real.fd, targetName)
     if (real === undefined || stats === undefined || isWhiteoutDevice(stats)) {
-      throw this.#error('TAR_LINK', `the hard link's target ${quoteName(target)} is not in this archive`)
+      throw linkTargetError(target, 'is not in this archive', this.#name)
     }
-    if (stats.isDirectory()) {
-      throw this.#error('TAR_LINK', `the hard link's target ${quoteName(target)} is a directory`)
-    }
+    if (stats.isDirectory()) throw linkTargetError(target, 'is a directory', this.#name)
     if (real.path === parent.path && targetName === name) return
     const from = real.path
     const to = parent.path
@@ -421,16 +404,9 @@ class DirectoryUnpacker {
     return directory
   }
 
-  #checkXattr(name: string): void {
-    if (name.startsWith('trusted.') || name.startsWith('user.overlay.')) {
-      throw this.#error('TAR_XATTR', `attribute ${JSON.stringify(name)} is not accepted from outside`)
-    }
-    if (name.includes('\0') || name === '') throw this.#error('TAR_XATTR', 'an attribute without a name')
-  }
-
   #setXattrs(entry: TarEntry, path: string | Buffer): void {
     for (const [name, value] of entry.xattrs) {
-      this.#checkXattr(name)
+      refuseXattr(name, this.#name)
       if (name !== DEFAULT_ACL) this.#setXattr(path, name, value)
       else if (entry.type !== 'directory') this.#skippedXattrs++
     }
@@ -438,15 +414,11 @@ class DirectoryUnpacker {
 
   #setXattr(path: string | Buffer, name: string, value: Buffer): void {
     // The kernel looks at capabilities of some length only.
-    if (name === 'security.capability' && value.length === 0) {
-      throw this.#error('TAR_XATTR', 'malformed file capabilities')
-    }
+    if (name === 'security.capability' && value.length === 0) throw malformedCapabilitiesError(this.#name)
     try {
       setXattr(path, name, value)
     } catch (error) {
-      if (name === 'security.capability' && isErrno(error, 'EINVAL')) {
-        throw this.#error('TAR_XATTR', 'malformed file capabilities')
-      }
+      if (name === 'security.capability' && isErrno(error, 'EINVAL')) throw malformedCapabilitiesError(this.#name)
       if (!isErrno(error, 'EOPNOTSUPP', 'EPERM', 'EINVAL')) throw error
       this.#skippedXattrs++
     }
@@ -494,12 +466,6 @@ function writeData(file: OpenFile, chunk: Buffer, offset: number): void {
 
 function writeAll(fd: number, chunk: Buffer, from: number, to: number, offset: number): void {
   for (let at = from; at < to;) at += writeSync(fd, chunk, at, to - at, offset + at)
-}
-
-function refuseDotDot(path: string, name: string): void {
-  if (path.includes('..') && path.split('/').includes('..')) {
-    throw tarError('TAR_PATH', `${quoteName(path)} leads upwards`, { name })
-  }
 }
 
 function join(parent: string, name: string): string {

@@ -1,0 +1,290 @@
+/**
+ * Contents in segments: files that are only appended to, up to 1 GiB and one content more, by one ingest at a time (it holds the file's lock). What lies
+ * beyond the length that the index has is nobody's: left by an ingest that died, and cut off by the next.
+ */
+import { createHash, hash, type Hash } from 'node:crypto'
+import { closeSync, constants, fstatSync, fsync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
+import { promisify } from 'node:util'
+import { flock, isErrno } from '../../linux/index.ts'
+import type { Database } from '../store/database.ts'
+import { segmentPath, sidecarPath, type StorePaths } from '../store/paths.ts'
+import { ContentList } from './list.ts'
+import { BLOCK } from './reader.ts'
+import { formatRecords, RECORD_BYTES } from './sidecar.ts'
+import type { ContentWriter } from './types.ts'
+
+const FULL = 1024 ** 3
+const BUFFER = 4 * 1024 * 1024
+const { O_RDWR, O_CREAT, O_RDONLY, O_DIRECTORY } = constants
+const fsyncLater = promisify(fsync)
+
+interface OpenSegment {
+  readonly id: number
+  readonly fd: number
+  readonly sidecar: number
+  readonly isNew: boolean
+  /** What the index has: bytes, and records of the sidecar. */
+  readonly start: number
+  readonly records: number
+  /** Where the next content goes. */
+  end: number
+  /** Contents that were written here, by their numbers. */
+  readonly written: number[]
+}
+
+/** The last writer's buffer, for the next one. */
+let spare: Buffer | undefined
+
+export function createSegmentWriter(paths: StorePaths, db: Database): ContentWriter {
+  const list = new ContentList()
+  const segments: OpenSegment[] = []
+  let current: OpenSegment | undefined
+  const buffer = spare ?? Buffer.allocUnsafeSlow(BUFFER)
+  spare = undefined
+  let filled = 0
+  /** Where `buffer` begins in the segment; counted from 0 until there is one. */
+  let flushed = 0
+  let runStart = 0
+  /** Of a content that is larger than the buffer. */
+  let hashing: Hash | undefined
+  let generation = generationOf(db)
+  const fresh: number[] = []
+  const known: number[] = []
+  /** Written here, but another was faster; and known ones that collection has unrecorded meanwhile. */
+  const duplicates: { segment: number; block: number; size: number }[] = []
+  const revived = new Set<number>()
+  let recorded = false
+  let confirmed = false
+
+  const acquire = (): OpenSegment => {
+    if (current !== undefined) return current
+    current = openFree(paths, db) ?? createNew(paths, db)
+    segments.push(current)
+    // Until now only the present content was written, if any.
+    runStart += current.start - flushed
+    flushed = current.start
+    return current
+  }
+  const flush = (): void => {
+    if (filled === 0) return
+    const { fd } = acquire()
+    for (let at = 0; at < filled;) at += writeSync(fd, buffer, at, filled - at, flushed + at)
+    flushed += filled
+    filled = 0
+  }
+  const spill = (): void => {
+    hashing ??= createHash('sha256')
+    hashing.update(buffer.subarray(Math.max(0, runStart - flushed), filled))
+    flush()
+  }
+  const rewind = (): void => {
+    if (runStart < flushed) {
+      flushed = runStart
+      filled = 0
+    } else {
+      filled = runStart - flushed
+    }
+  }
+  const lookup = db.prepare('SELECT segment, block, size FROM contents WHERE digest = ?')
+  const find = (digest: Uint8Array): number | undefined => {
+    const number = list.find(digest)
+    if (number !== undefined) return number
+    const row = lookup(digest)
+    if (row === undefined) return undefined
+    const added = list.add(digest, Number(row['size']), locationOf(row))
+    known.push(added)
+    return added
+  }
+
+  return {
+    list,
+    begin: () => {
+      runStart = flushed + filled
+      hashing = undefined
+    },
+    append: (bytes) => {
+      for (let at = 0; at < bytes.length;) {
+        if (filled === BUFFER) spill()
+        const part =
+          at === 0 && bytes.length <= BUFFER - filled ? bytes : bytes.subarray(at, at + BUFFER - filled)
+        buffer.set(part, filled)
+        filled += part.length
+        at += part.length
+      }
+    },
+    appendFrom: (fd, position, length, tee) => {
+      let read = 0
+      while (read < length) {
+        if (filled === BUFFER) spill()
+        const count = readSync(fd, buffer, filled, Math.min(length - read, BUFFER - filled), position + read)
+        if (count === 0) break
+        tee?.(buffer.subarray(filled, filled + count))
+        filled += count
+        read += count
+      }
+      return read
+    },
+    end: () => {
+      const size = flushed + filled - runStart
+      const rest = buffer.subarray(Math.max(0, runStart - flushed), filled)
+      const digest = hashing === undefined ? hash('sha256', rest, 'buffer') : hashing.update(rest).digest()
+      const there = find(digest)
+      if (there !== undefined) {
+        rewind()
+        return there
+      }
+      const segment = acquire()
+      const number = list.add(digest, size, { segment: segment.id, block: runStart / BLOCK })
+      fresh.push(number)
+      segment.written.push(number)
+      // Contents begin at multiples of a block, and so does the buffer: there is room.
+      const padding = (BLOCK - (size % BLOCK)) % BLOCK
+      buffer.fill(0, filled, filled + padding)
+      filled += padding
+      segment.end = flushed + filled
+      if (segment.end >= FULL) {
+        flush()
+        current = undefined
+        flushed = 0
+      }
+      return number
+    },
+    find,
+    flush,
+    sync: async () => {
+      flush()
+      const files = segments.flatMap((segment) => {
+        if (segment.written.length === 0) return []
+        ftruncateSync(segment.fd, segment.end)
+        const records = formatRecords(list, segment.written)
+        writeSync(segment.sidecar, records, 0, records.length, segment.records * RECORD_BYTES)
+        return [segment.fd, segment.sidecar]
+      })
+      const directory = segments.some(({ isNew }) => isNew)
+        ? [openSync(paths.segments, O_RDONLY | O_DIRECTORY)]
+        : []
+      try {
+        await Promise.all([...files, ...directory].map((fd) => fsyncLater(fd)))
+      } finally {
+        for (const fd of directory) closeSync(fd)
+      }
+    },
+    resolve: () => {
+      const now = generationOf(db)
+      for (let i = fresh.length - 1; i >= 0; i--) {
+        const number = fresh[i] ?? 0
+        const row = lookup(list.digest(number))
+        if (row === undefined) continue
+        duplicates.push({ ...list.location(number), size: list.size(number) })
+        list.move(number, locationOf(row))
+        fresh.splice(i, 1)
+        known.push(number)
+      }
+      if (now !== generation) {
+        revived.clear()
+        for (const number of known) {
+          const row = lookup(list.digest(number))
+          if (row === undefined) revived.add(number)
+          else list.move(number, locationOf(row))
+        }
+      }
+      generation = now
+    },
+    record: () => {
+      recorded = false
+      if (generationOf(db) !== generation) return false
+      for (const number of [...fresh, ...revived]) {
+        const { segment, block } = list.location(number)
+        const sql = 'INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?)'
+        if (db.run(sql, list.digest(number), segment, block, list.size(number)) === 0) return false
+      }
+      for (const number of revived) {
+        const { segment, block } = list.location(number)
+        // Collection waits for us before it frees anything.
+        db.run('DELETE FROM dead WHERE segment = ? AND block = ?', segment, block)
+      }
+      for (const { segment, block, size } of duplicates) {
+        db.run('INSERT INTO dead VALUES (?, ?, ?)', segment, block, size)
+      }
+      for (const { id, end, records, written } of segments) {
+        db.run('UPDATE segments SET length = ?, records = ? WHERE id = ?', end, records + written.length, id)
+      }
+      recorded = true
+      return true
+    },
+    confirm: () => {
+      confirmed = recorded
+    },
+    [Symbol.dispose]: () => {
+      for (const { fd, sidecar, start, records } of segments) {
+        if (!confirmed) {
+          ftruncateSync(fd, start)
+          ftruncateSync(sidecar, records * RECORD_BYTES)
+        }
+        closeSync(sidecar)
+        closeSync(fd)
+      }
+      segments.length = 0
+      spare = buffer
+    },
+  }
+}
+
+function locationOf(row: Readonly<Record<string, unknown>>): { segment: number; block: number } {
+  return { segment: Number(row['segment']), block: Number(row['block']) }
+}
+
+/** Counts the transactions that took contents away or moved them. */
+export function generationOf(db: Database): number {
+  return Number(db.get("SELECT value FROM meta WHERE key = 'generation'")?.['value'] ?? 0)
+}
+
+/** One that has room and that nobody is writing to. */
+function openFree(paths: StorePaths, db: Database): OpenSegment | undefined {
+  for (const row of db.all('SELECT id FROM segments WHERE length < ? ORDER BY id', FULL)) {
+    const opened = openSegment(paths, db, Number(row['id']), 0)
+    if (opened !== undefined) return opened
+  }
+  return undefined
+}
+
+function createNew(paths: StorePaths, db: Database): OpenSegment {
+  for (;;) {
+    const id = db.transaction(() => {
+      db.run('INSERT INTO segments (length, records) VALUES (0, 0)')
+      return Number(db.get('SELECT last_insert_rowid() AS id')?.['id'])
+    })
+    const opened = openSegment(paths, db, id, O_CREAT)
+    if (opened !== undefined) return opened
+  }
+}
+
+/** Locked, and as long as the index says; `undefined` when somebody has it, or it is gone. */
+function openSegment(paths: StorePaths, db: Database, id: number, flags: number): OpenSegment | undefined {
+  let fd
+  try {
+    fd = openSync(segmentPath(paths, id), O_RDWR | flags, 0o600)
+  } catch (error) {
+    if (flags === 0 && isErrno(error, 'ENOENT')) return undefined
+    throw error
+  }
+  let sidecar
+  try {
+    const row = flock(fd, 'exclusive')
+      ? db.get('SELECT length, records FROM segments WHERE id = ?', id)
+      : undefined
+    if (row === undefined) {
+      closeSync(fd)
+      return undefined
+    }
+    sidecar = openSync(sidecarPath(paths, id), O_RDWR | O_CREAT, 0o600)
+    const [start, records] = [Number(row['length']), Number(row['records'])]
+    if (fstatSync(fd).size > start) ftruncateSync(fd, start)
+    if (fstatSync(sidecar).size > records * RECORD_BYTES) ftruncateSync(sidecar, records * RECORD_BYTES)
+    return { id, fd, sidecar, isNew: start === 0, start, records, end: start, written: [] }
+  } catch (error) {
+    if (sidecar !== undefined) closeSync(sidecar)
+    closeSync(fd)
+    throw error
+  }
+}

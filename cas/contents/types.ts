@@ -1,0 +1,28 @@
+/** How an ingest puts contents into the store, wherever the store keeps them. */
+import type { ContentList } from './list.ts'
+
+/**
+ * The contents of one layer on their way in. Each is given in parts between `begin` and `end`; one that the store has is not kept again. Nothing counts
+ * before `confirm`; disposing without it leaves the store as it was.
+ */
+export interface ContentWriter extends Disposable {
+  readonly list: ContentList
+  begin(): void
+  append(bytes: Uint8Array): void
+  /** `length` bytes at `position` of a file; `tee` sees each part, valid during the call. Returns what was there: less where the file ends. */
+  appendFrom(fd: number, position: number, length: number, tee?: (part: Buffer) => void): number
+  /** Number of the content in `list`. */
+  end(): number
+  /** The number of a content that the store or this writer has; `undefined`: it must be written. */
+  find(digest: Uint8Array): number | undefined
+  /** What was written can be read back by its location. */
+  flush(): void
+  /** Everything written is durable when it resolves. */
+  sync(): Promise<void>
+  /** Looks again where contents are: others may have stored the same meanwhile, or moved some. The list's locations are right after it. */
+  resolve(): void
+  /** In a transaction, after `sync` and `resolve`. False when `resolve` must be called again: then the transaction's part is to be undone. */
+  record(): boolean
+  /** The transaction has been committed. */
+  confirm(): void
+}

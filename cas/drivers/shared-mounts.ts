@@ -1,0 +1,98 @@
+/**
+ * Mounts that processes share. Who holds one says so in the index: process, its start time, descriptor; others take the descriptor by pidfd_getfd(2) and
+ * check by the file system's UUID that it is what they want. It lives until the last of them has closed it.
+ */
+import { closeSync, openSync, readFileSync } from 'node:fs'
+import { erofsUuid, flockWait, isErrno, pidfdGetfd, pidfdOpen } from '../../linux/index.ts'
+import type { StoreContext } from '../store/context.ts'
+
+export interface MountRegister extends Disposable {
+  /** A mount of the image at `path`: another process's, or what `mount` makes of the opened file. The descriptor is the register's. */
+  share(path: string, uuid: Buffer, mount: (image: number) => number): Promise<number>
+}
+
+export function createMountRegister({ db }: StoreContext): MountRegister {
+  const open = new Map<string, Promise<number>>()
+  const mounts = new Map<string, number>()
+
+  const adopt = (key: string, uuid: Buffer): number | undefined => {
+    for (const row of db.all('SELECT pid, started, fd FROM mounts WHERE image = ?', key)) {
+      const holder = { pid: Number(row['pid']), started: Number(row['started']), fd: Number(row['fd']) }
+      const fd = takeFrom(holder, uuid)
+      if (fd !== undefined) return fd
+      const sql = 'DELETE FROM mounts WHERE image = ? AND pid = ? AND fd = ? AND started = ?'
+      db.run(sql, key, holder.pid, holder.fd, holder.started)
+    }
+    return undefined
+  }
+  const obtain = async (path: string, uuid: Buffer, mount: (image: number) => number): Promise<number> => {
+    const key = uuid.toString('hex')
+    const image = openSync(path, 'r')
+    try {
+      let fd = adopt(key, uuid)
+      if (fd === undefined) {
+        // Two that come at once would make two mounts.
+        await flockWait(image, 'exclusive')
+        fd = adopt(key, uuid) ?? mount(image)
+      }
+      const sql = 'INSERT OR REPLACE INTO mounts VALUES (?, ?, ?, ?)'
+      db.run(sql, key, process.pid, startOf(process.pid) ?? 0, fd)
+      mounts.set(key, fd)
+      return fd
+    } finally {
+      closeSync(image)
+    }
+  }
+
+  return {
+    share: (path, uuid, mount) => {
+      let fd = open.get(path)
+      if (fd === undefined) {
+        fd = obtain(path, uuid, mount)
+        open.set(path, fd)
+        fd.catch(() => open.delete(path))
+      }
+      return fd
+    },
+    [Symbol.dispose]: () => {
+      if (mounts.size === 0) return
+      db.transaction(() => {
+        for (const [key, fd] of mounts)
+          db.run('DELETE FROM mounts WHERE image = ? AND pid = ? AND fd = ?', key, process.pid, fd)
+      })
+      for (const fd of mounts.values()) closeSync(fd)
+      mounts.clear()
+      open.clear()
+    },
+  }
+}
+
+/** `undefined` when that process or its mount is gone. */
+function takeFrom(holder: { pid: number; started: number; fd: number }, uuid: Buffer): number | undefined {
+  let pidfd
+  try {
+    pidfd = pidfdOpen(holder.pid)
+    if (startOf(holder.pid) !== holder.started) return undefined
+    const fd = pidfdGetfd(pidfd, holder.fd)
+    if (erofsUuid(fd)?.equals(uuid) === true) return fd
+    closeSync(fd)
+    return undefined
+  } catch (error) {
+    // ESRCH, EBADF: gone. EPERM, EINVAL, ENOENT: in a place that we cannot look into.
+    if (isErrno(error, 'ESRCH', 'EBADF', 'EPERM', 'EINVAL', 'ENOENT')) return undefined
+    throw error
+  } finally {
+    if (pidfd !== undefined) closeSync(pidfd)
+  }
+}
+
+/** In clock ticks since the machine's start: proc_pid_stat(5). */
+function startOf(pid: number): number | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19])
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ESRCH')) return undefined
+    throw error
+  }
+}

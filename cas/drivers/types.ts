@@ -1,0 +1,28 @@
+/**
+ * What differs between ways of keeping layers: where contents go, and how a layer becomes a directory that overlayfs takes as a lower. Recipes, index,
+ * leases and collection are the same for all (cas/store).
+ */
+import type { ContentList } from '../contents/list.ts'
+import type { ContentWriter } from '../contents/types.ts'
+import type { LayerTree } from '../layer/tree.ts'
+import type { DiffId } from '../oci.ts'
+
+export type DriverName = 'erofs' | 'objects' | 'copy'
+
+/** What a driver mounts of a layer, as a file: durable under a temporary name. */
+export interface IndexImage {
+  readonly path: string
+  /** Its name among the store's layers. */
+  readonly name: string
+  /** The segments that it reads, as devices 1, 2, ... */
+  readonly segments: readonly number[]
+}
+
+export interface Driver extends Disposable {
+  readonly name: DriverName
+  contentWriter(): ContentWriter
+  /** After the contents' locations are final. `undefined`: this driver needs none. */
+  index(diffId: DiffId, tree: LayerTree, contents: ContentList): Promise<IndexImage | undefined>
+  /** A stored layer as a directory in overlayfs form; the descriptor is the driver's. The caller holds a lease on the layer. */
+  lower(diffId: DiffId): Promise<number>
+}

@@ -1,0 +1,139 @@
+/** Writes a recipe while its layer streams by. */
+import { closeSync, fsync, openSync, writeSync } from 'node:fs'
+import { promisify } from 'node:util'
+import { constants, crc32, zstdCompressSync } from 'node:zlib'
+import { BLOCK_HEADER, DIGEST, KEEP, LITERAL, MAGIC, PART, RUN, ZEROS, type OperationKind } from './format.ts'
+
+export interface RecipeWriter extends Disposable {
+  readonly path: string
+  /** Bytes of the tar so far. */
+  readonly tarBytes: number
+  literal(bytes: Uint8Array): void
+  /** `digest` is copied. */
+  run(digest: Uint8Array, length: number): void
+  zeros(length: number): void
+  keep(digest: Uint8Array, length: number): void
+  /** The file is complete, and durable when it resolves. */
+  finish(): Promise<void>
+}
+
+const fsyncLater = promisify(fsync)
+/** Headers repeat so much that a higher level wins little: 1.9 ms against 2.5 for 1 MiB at 3. */
+const PACKING = { params: { [constants.ZSTD_c_compressionLevel]: 1 } }
+const LONGEST_VARINT = 10
+
+/** `path` must be free. Disposing it closes the file, and leaves it. */
+export function createRecipe(path: string): RecipeWriter {
+  let fd: number | undefined = openSync(path, 'wx', 0o600)
+  const operations = Buffer.allocUnsafe(64 * 1024)
+  let operationBytes = 0
+  let literals = Buffer.allocUnsafe(64 * 1024)
+  let literalBytes = 0
+  let digests = Buffer.allocUnsafe(256 * DIGEST)
+  let runs = 0
+  /** Literal bytes that have no operation yet. */
+  let pending = 0
+  let tarBytes = 0
+
+  const write = (bytes: Uint8Array): void => {
+    for (let at = 0; at < bytes.length;) at += writeSync(fd ?? -1, bytes, at, bytes.length - at)
+  }
+  write(MAGIC)
+
+  const put = (kind: OperationKind, length: number): void => {
+    let value = length * 4 + kind
+    while (value >= 128) {
+      operations[operationBytes++] = (value % 128) + 128
+      value = Math.floor(value / 128)
+    }
+    operations[operationBytes++] = value
+  }
+  const endLiteral = (): void => {
+    if (pending > 0) put(LITERAL, pending)
+    pending = 0
+  }
+  const flush = (): void => {
+    endLiteral()
+    if (operationBytes === 0) return
+    const packed = zstdCompressSync(
+      Buffer.concat([operations.subarray(0, operationBytes), literals.subarray(0, literalBytes)]),
+      PACKING,
+    )
+    const digestPart = digests.subarray(0, runs * DIGEST)
+    const head = Buffer.alloc(BLOCK_HEADER)
+    head.writeUInt32LE(packed.length, 0)
+    head.writeUInt32LE(runs, 4)
+    head.writeUInt32LE(operationBytes, 8)
+    head.writeUInt32LE(literalBytes, 12)
+    head.writeUInt32LE(crc32(packed, crc32(digestPart)), 16)
+    write(Buffer.concat([head, digestPart, packed]))
+    operationBytes = 0
+    literalBytes = 0
+    runs = 0
+  }
+  const makeRoom = (): void => {
+    if (operationBytes + 2 * LONGEST_VARINT > operations.length) flush()
+  }
+  const operation = (kind: OperationKind, length: number): void => {
+    makeRoom()
+    endLiteral()
+    put(kind, length)
+    if (kind !== KEEP) tarBytes += length
+  }
+  const addDigest = (digest: Uint8Array): void => {
+    if ((runs + 1) * DIGEST > digests.length) digests = enlarged(digests, digests.length + DIGEST)
+    digests.set(digest, runs++ * DIGEST)
+  }
+
+  return {
+    path,
+    get tarBytes() {
+      return tarBytes
+    },
+    literal: (bytes) => {
+      for (let at = 0; at < bytes.length;) {
+        if (literalBytes === PART) flush()
+        makeRoom()
+        const part = bytes.subarray(at, at + PART - literalBytes)
+        if (literalBytes + part.length > literals.length)
+          literals = enlarged(literals, literalBytes + part.length)
+        literals.set(part, literalBytes)
+        literalBytes += part.length
+        pending += part.length
+        at += part.length
+      }
+      tarBytes += bytes.length
+    },
+    run: (digest, length) => {
+      operation(RUN, length)
+      addDigest(digest)
+    },
+    zeros: (length) => {
+      if (length > 0) operation(ZEROS, length)
+    },
+    keep: (digest, length) => {
+      operation(KEEP, length)
+      addDigest(digest)
+    },
+    finish: async () => {
+      if (fd === undefined) return
+      flush()
+      const end = Buffer.alloc(BLOCK_HEADER + 8)
+      end.writeBigUInt64LE(BigInt(tarBytes), BLOCK_HEADER)
+      write(end)
+      await fsyncLater(fd)
+      closeSync(fd)
+      fd = undefined
+    },
+    [Symbol.dispose]: () => {
+      if (fd !== undefined) closeSync(fd)
+      fd = undefined
+    },
+  }
+}
+
+function enlarged(buffer: Buffer, least: number): Buffer<ArrayBuffer> {
+  const larger = Buffer.allocUnsafe(Math.max(least, buffer.length * 2))
+  buffer.copy(larger)
+  return larger
+}

@@ -1,0 +1,81 @@
+/** A layer's tar, from its recipe and its contents: what is exported and pushed. Verified as it streams. */
+import { createHash } from 'node:crypto'
+import { TbuildError } from '../../errors.ts'
+import type { DiffId } from '../oci.ts'
+import { readRecipe } from '../recipe/read.ts'
+import { corrupt } from './blobs.ts'
+import type { StoreContext } from './context.ts'
+import { recipePath } from './paths.ts'
+
+const PART = 1024 * 1024
+const zeros = Buffer.alloc(64 * 1024)
+
+/** In parts of 1 MiB, each the caller's own. `STORE_CORRUPT` at the end when it is not what the DiffId says, or earlier. */
+export async function* streamLayer(
+  context: StoreContext,
+  diffId: DiffId,
+): AsyncGenerator<Buffer, void, undefined> {
+  const hash = createHash('sha256')
+  let part = Buffer.allocUnsafe(PART)
+  let filled = 0
+  const parts = tarParts(context, diffId)
+  for (const { length, fill } of parts) {
+    for (let at = 0; at < length;) {
+      const count = Math.min(length - at, PART - filled)
+      fill(part.subarray(filled, filled + count), at)
+      filled += count
+      at += count
+      if (filled < PART) continue
+      hash.update(part)
+      yield part
+      part = Buffer.allocUnsafe(PART)
+      filled = 0
+    }
+  }
+  const last = part.subarray(0, filled)
+  hash.update(last)
+  if (`sha256:${hash.digest('hex')}` !== diffId) throw corrupt(diffId)
+  if (filled > 0) yield last
+}
+
+interface Part {
+  readonly length: number
+  /** The bytes from `at` on. */
+  readonly fill: (into: Buffer, at: number) => void
+}
+
+function* tarParts({ db, paths, reader }: StoreContext, diffId: DiffId): Generator<Part, void, undefined> {
+  const lookup = db.prepare('SELECT segment, block FROM contents WHERE digest = ?')
+  for (const operation of readRecipe(recipePath(paths, diffId))) {
+    switch (operation.kind) {
+      case 'literal': {
+        const { bytes } = operation
+        yield { length: bytes.length, fill: (into, at) => void bytes.copy(into, 0, at, at + into.length) }
+        break
+      }
+      case 'zeros':
+        yield {
+          length: operation.length,
+          fill: (into) => {
+            for (let at = 0; at < into.length; at += zeros.length) zeros.copy(into, at)
+          },
+        }
+        break
+      case 'run': {
+        const { digest, length } = operation
+        const row = lookup(digest)
+        if (row === undefined) {
+          throw new TbuildError(
+            'STORE_CORRUPT',
+            `The content sha256:${digest.toString('hex')} of ${diffId} is missing.`,
+          )
+        }
+        const location = { segment: Number(row['segment']), block: Number(row['block']) }
+        yield { length, fill: (into, at) => reader().read(digest, location, at, into) }
+        break
+      }
+      case 'keep':
+        break
+    }
+  }
+}
