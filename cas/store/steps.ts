@@ -11,7 +11,7 @@ export function createStepCache({ db }: StoreContext): StepCache {
     },
     record: ({ key, diffId, created }, components, title) => {
       const json = JSON.stringify(components)
-      db.run('INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?)', key, diffId, created, title, json)
+      db.run('INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?)', key, diffId, created, title, json, Date.now())
     },
     alias: (cheap, value) => void db.run('INSERT OR REPLACE INTO aliases VALUES (?, ?)', cheap, value),
     resolve: (cheap) => {
