@@ -3,7 +3,7 @@
  * check by the file system's UUID that it is what they want. It lives until the last of them has closed it.
  */
 import { closeSync, openSync, readFileSync } from 'node:fs'
-import { erofsUuid, flockWait, isErrno, pidfdGetfd, pidfdOpen } from '../../linux/index.ts'
+import { fileSystemUuid, flockWait, isErrno, pidfdGetfd, pidfdOpen } from '../../linux/index.ts'
 import type { StoreContext } from '../store/context.ts'
 
 export interface MountRegister extends Disposable {
@@ -74,7 +74,7 @@ function takeFrom(holder: { pid: number; started: number; fd: number }, uuid: Bu
     pidfd = pidfdOpen(holder.pid)
     if (startOf(holder.pid) !== holder.started) return undefined
     const fd = pidfdGetfd(pidfd, holder.fd)
-    if (erofsUuid(fd)?.equals(uuid) === true) return fd
+    if (fileSystemUuid(fd)?.equals(uuid) === true) return fd
     closeSync(fd)
     return undefined
   } catch (error) {

@@ -3,12 +3,14 @@ import { createHash, randomBytes } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { readRecipe, recipeDigests } from './read.ts'
 import { createRecipe } from './write.ts'
 
 let directory: string
-beforeAll(() => (directory = mkdtempSync(join(tmpdir(), 'recipe-'))))
+beforeAll(() => {
+  directory = mkdtempSync(join(tmpdir(), 'recipe-'))
+})
 afterAll(() => rmSync(directory, { recursive: true }))
 
 type Step =

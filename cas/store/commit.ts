@@ -64,10 +64,10 @@ export function createCommitter(
     )
     for (let rest = layers; rest.length > 0;) {
       const images = await Promise.all(
-        rest.map((layer) => {
+        rest.map(async (layer) => {
           if (isStored(layer)) return undefined
           layer.contents.resolve()
-          return driver().index(layer.diffId, layer.tree, layer.contents.list)
+          return await driver().index(layer.diffId, layer.tree, layer.contents.list)
         }),
       )
       const recorded = db.transaction(() => {

@@ -44,7 +44,8 @@ interface Part {
   readonly fill: (into: Buffer, at: number) => void
 }
 
-function* tarParts({ db, paths, reader }: StoreContext, diffId: DiffId): Generator<Part, void, undefined> {
+function* tarParts(context: StoreContext, diffId: DiffId): Generator<Part, void, undefined> {
+  const { db, paths } = context
   const lookup = db.prepare('SELECT segment, block FROM contents WHERE digest = ?')
   for (const operation of readRecipe(recipePath(paths, diffId))) {
     switch (operation.kind) {
@@ -71,7 +72,7 @@ function* tarParts({ db, paths, reader }: StoreContext, diffId: DiffId): Generat
           )
         }
         const location = { segment: Number(row['segment']), block: Number(row['block']) }
-        yield { length, fill: (into, at) => reader().read(digest, location, at, into) }
+        yield { length, fill: (into, at) => context.reader().read(digest, location, at, into) }
         break
       }
       case 'keep':
