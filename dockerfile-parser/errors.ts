@@ -1,5 +1,7 @@
 /** The one error of this folder. It has the shape of the project's other errors, but this folder imports nothing. */
 
+import type { Range } from './types.ts'
+
 /** Where in a user's file an error lies. */
 export interface DockerfileErrorSource {
   readonly file: string
@@ -7,6 +9,8 @@ export interface DockerfileErrorSource {
   readonly line: number
   /** The source lines with a caret under the exact words, ready to print. */
   readonly frame: string
+  /** The exact words. */
+  readonly range: Range
 }
 
 /** Something in a Dockerfile, an ignore file or an expansion that its author can put right. */

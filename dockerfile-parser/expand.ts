@@ -35,14 +35,21 @@ export interface Expansion {
  * EXPANSION_TOO_LARGE.
  */
 export function expand(raw: string, options: ExpandOptions): Expansion {
-  const lexer = new Lexer(raw, options)
+  const lexer = new Lexer(raw, options, true)
   const { text, words } = lexer.until(undefined, options.rawEscapes ?? false)
   return { text, words, matched: lexer.matched, unmatched: lexer.unmatched }
 }
 
+/** As `expand`, without the words. */
+export function expandText(raw: string, options: ExpandOptions): Omit<Expansion, 'words'> {
+  const lexer = new Lexer(raw, options, false)
+  const { text } = lexer.until(undefined, options.rawEscapes ?? false)
+  return { text, matched: lexer.matched, unmatched: lexer.unmatched }
+}
+
 /** One word to one string; blanks that come from variables are kept. */
 export function expandWord(raw: string, options: ExpandOptions): string {
-  return expand(raw, options).text
+  return expandText(raw, options).text
 }
 
 /** One word to a list: split at blanks outside quotes, those from variables included. */
@@ -58,15 +65,22 @@ const MAX_LENGTH = 16 * 1024 * 1024
 /** Collects words as the text goes by. */
 class Words {
   readonly list: string[] = []
+  readonly #wanted: boolean
   #word = ''
   #inWord = false
 
+  constructor(wanted: boolean) {
+    this.#wanted = wanted
+  }
+
   raw(text: string): void {
+    if (!this.#wanted) return
     this.#word += text
     this.#inWord = true
   }
 
   split(text: string): void {
+    if (!this.#wanted) return
     let start = -1
     for (let i = 0; i < text.length; i++) {
       if (!isSpace(text.charCodeAt(i))) {
@@ -98,13 +112,15 @@ class Lexer {
   readonly #source: string
   readonly #options: ExpandOptions
   readonly #escape: string
+  readonly #wantWords: boolean
   #rawEscapes = false
   #at: number
   #depth = 0
 
-  constructor(source: string, options: ExpandOptions) {
+  constructor(source: string, options: ExpandOptions, wantWords: boolean) {
     this.#source = source
     this.#options = options
+    this.#wantWords = wantWords
     this.#escape = options.escape ?? '\\'
     // Go's text/scanner drops a byte order mark at the start.
     this.#at = source.charCodeAt(0) === 0xfeff ? 1 : 0
@@ -116,7 +132,8 @@ class Lexer {
     const outer = this.#rawEscapes
     this.#rawEscapes = rawEscapes
     const skipQuotes = this.#options.skipQuotes ?? false
-    const words = new Words()
+    // Those of a nested word are not asked for.
+    const words = new Words(this.#wantWords && stop === undefined)
     let text = ''
     let plain = this.#at
     const flush = (): void => {

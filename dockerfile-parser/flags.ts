@@ -9,6 +9,8 @@ export type FlagKind = 'text' | 'list' | 'boolean'
 
 export interface FlagValues {
   text(name: string): Word | undefined
+  /** An empty value is none, as for BuildKit's flags without a default. */
+  optional(name: string): Word | undefined
   list(name: string): readonly Word[]
   boolean(name: string): boolean | undefined
 }
@@ -58,6 +60,7 @@ export function readFlags(
   }
   return {
     text: (name) => words.get(name)?.[0],
+    optional: (name) => words.get(name)?.find(({ raw }) => raw !== ''),
     list: (name) => words.get(name) ?? [],
     boolean: (name) => booleans.get(name),
   }

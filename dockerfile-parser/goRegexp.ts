@@ -21,6 +21,8 @@ type AssertTest = (before: number | undefined, after: number | undefined) => boo
 export interface GoRegexp {
   /** Go `MatchString`: some part of the text matches. */
   matches(text: string): boolean
+  /** The text, or some directory above it (the text up to one of its slashes), matches. One pass. */
+  matchesOrAbove(text: string): boolean
   /** Some text that begins with `prefix` and is longer could match. */
   couldMatchBelow(prefix: string): boolean
 }
@@ -31,8 +33,9 @@ export function compileGoRegexp(expression: string): GoRegexp | undefined {
   if (parsed === undefined) return undefined
   const alternatives = parsed.map(unanchor)
   return {
-    matches: (text) => alternatives.some((parts) => run(parts, text, false)),
-    couldMatchBelow: (prefix) => alternatives.some((parts) => run(parts, prefix, true)),
+    matches: (text) => alternatives.some((parts) => run(parts, text, 'whole')),
+    matchesOrAbove: (text) => alternatives.some((parts) => run(parts, text, 'above')),
+    couldMatchBelow: (prefix) => alternatives.some((parts) => run(parts, prefix, 'below')),
   }
 }
 
@@ -53,60 +56,112 @@ function unanchor(parts: readonly Part[]): readonly Part[] {
   return [...(open ? [] : [ANYTHING]), ...middle, ...(shut ? [] : [ANYTHING])]
 }
 
+type Wanted = 'whole' | 'above' | 'below'
+
 /**
- * Runs all alternatives side by side. A state is a part's number; `directories` has a second state, in its loop,
- * kept in `inside`.
+ * Runs all ways to match side by side. A state is a part's number; `directories` has a second state, in its loop, whose number is
+ * `end + 1` higher. Only living states are looked at, so a character costs what can still match, and never more than all parts.
  */
-function run(parts: readonly Part[], text: string, below: boolean): boolean {
+function run(parts: readonly Part[], text: string, wanted: Wanted): boolean {
   const end = parts.length
-  const codes: number[] = []
-  for (const char of text) codes.push(char.codePointAt(0)!)
-  let states = new Uint8Array(end + 1)
-  let inside = new Uint8Array(end + 1)
-  let nextStates = new Uint8Array(end + 1)
-  let nextInside = new Uint8Array(end + 1)
-  states[0] = 1
-  for (let at = 0; ; at++) {
-    const before = at === 0 ? undefined : codes[at - 1]
-    const after = codes[at]
-    // Steps that take no character, in one pass: they only lead forward. At the end of a prefix what follows is not
-    // known, so assertions are taken to hold there.
-    for (let i = 0; i < end; i++) {
-      if (states[i] === 0) continue
-      const part = parts[i]!
-      if (part.kind === 'char') {
-        if (part.repeat !== '1') states[i + 1] = 1
-      } else if (part.kind === 'directories') {
-        inside[i] = 1
-        states[i + 1] = 1
-      } else if ((below && at === codes.length) || part.holds(before, after)) states[i + 1] = 1
+  let states = new StateSet(2 * end + 2)
+  let next = new StateSet(2 * end + 2)
+  const atBoundary = wanted === 'above' ? new StateSet(2 * end + 2) : undefined
+  states.add(0)
+  let before: number | undefined
+  for (let at = 0; at < text.length;) {
+    const after = text.codePointAt(at)!
+    if (after === SLASH && atBoundary !== undefined && at > 0) {
+      // The directory ends here, as if the text did.
+      atBoundary.copy(states)
+      closure(parts, atBoundary, before, undefined, false)
+      if (atBoundary.has(end)) return true
     }
-    if (after === undefined) break
-    nextStates.fill(0)
-    nextInside.fill(0)
-    let alive = false
-    for (let i = 0; i < end; i++) {
-      const part = parts[i]!
-      if (part.kind === 'char') {
-        if (states[i] === 1 && part.test(after)) {
-          nextStates[part.repeat === '*' ? i : i + 1] = 1
-          alive = true
-        }
-      } else if (part.kind === 'directories' && inside[i] === 1) {
-        if (after === SLASH) nextStates[i + 1] = 1
-        if (after !== NEWLINE) nextInside[i] = 1
-        alive = true
+    closure(parts, states, before, after, false)
+    next.clear()
+    for (let s = 0; s < states.size; s++) {
+      const state = states.at(s)
+      if (state > end) {
+        const part = state - end - 1
+        if (after === SLASH) next.add(part + 1)
+        if (after !== NEWLINE) next.add(state)
+        continue
       }
+      const part = parts[state]
+      if (part?.kind === 'char' && part.test(after)) next.add(part.repeat === '*' ? state : state + 1)
     }
-    if (!alive) return false
-    ;[states, nextStates] = [nextStates, states]
-    ;[inside, nextInside] = [nextInside, inside]
+    if (next.size === 0) return false
+    ;[states, next] = [next, states]
+    before = after
+    at += after > 0xffff ? 2 : 1
   }
-  if (!below) return states[end] === 1
+  // At the end of a prefix what follows is not known, so assertions are taken to hold there.
+  closure(parts, states, before, undefined, wanted === 'below')
+  if (wanted !== 'below') return states.has(end)
   // Something must still be able to take a character; the end alone is not below.
-  for (let i = 0; i < end; i++)
-    if (inside[i] === 1 || (states[i] === 1 && parts[i]!.kind === 'char')) return true
+  for (let s = 0; s < states.size; s++) {
+    const state = states.at(s)
+    if (state > end || parts[state]?.kind === 'char') return true
+  }
   return false
+}
+
+/** Adds the states that are reached without taking a character. */
+function closure(
+  parts: readonly Part[],
+  states: StateSet,
+  before: number | undefined,
+  after: number | undefined,
+  anyAssertion: boolean,
+): void {
+  // The set grows while it is gone through.
+  for (let s = 0; s < states.size; s++) {
+    const state = states.at(s)
+    const part = parts[state]
+    if (part === undefined) continue
+    if (part.kind === 'char') {
+      if (part.repeat !== '1') states.add(state + 1)
+    } else if (part.kind === 'directories') {
+      states.add(state + parts.length + 1)
+      states.add(state + 1)
+    } else if (anyAssertion || part.holds(before, after)) states.add(state + 1)
+  }
+}
+
+/** A set of small numbers in order of arrival. */
+class StateSet {
+  size = 0
+  readonly #list: Uint32Array
+  readonly #has: Uint8Array
+
+  constructor(capacity: number) {
+    this.#list = new Uint32Array(capacity)
+    this.#has = new Uint8Array(capacity)
+  }
+
+  at(index: number): number {
+    return this.#list[index]!
+  }
+
+  has(state: number): boolean {
+    return this.#has[state] === 1
+  }
+
+  add(state: number): void {
+    if (this.#has[state] === 1) return
+    this.#has[state] = 1
+    this.#list[this.size++] = state
+  }
+
+  clear(): void {
+    for (let i = 0; i < this.size; i++) this.#has[this.#list[i]!] = 0
+    this.size = 0
+  }
+
+  copy(other: StateSet): void {
+    this.clear()
+    for (let i = 0; i < other.size; i++) this.add(other.at(i))
+  }
 }
 
 class Parser {

@@ -6,6 +6,8 @@ import type { IgnorePattern } from './ignoreFile.ts'
 import { trimSpace } from './text.ts'
 
 export interface IgnoreMatcher {
+  /** Cleaned and in order; what was empty is left out. */
+  readonly patterns: readonly IgnorePattern[]
   /**
    * Is the path (relative to the context, slashes, no `./`) ignored? moby `MatchesOrParentMatches`: the last pattern
    * that matches the path or a directory above it decides. `.` never is.
@@ -38,12 +40,13 @@ export function createIgnoreMatcher(patterns: readonly string[] | readonly Ignor
       const pattern = compiled[i]!
       // An exception matters only for what is ignored so far, another pattern only for what is not.
       if (pattern.origin.negated !== ignoredBy >= 0) continue
-      if (pattern.matches(path) || above[i] === 1) ignoredBy = pattern.origin.negated ? -1 : i
+      if (above[i] === 1 || pattern.matches(path)) ignoredBy = pattern.origin.negated ? -1 : i
     }
     return ignoredBy
   }
 
   return {
+    patterns: compiled.map(({ origin }) => origin),
     ignores: (path) => path !== '.' && decide(path) >= 0,
     why: (path) => (path === '.' ? undefined : compiled[decide(path)]?.origin),
     mayReinclude: (directory) => {
@@ -60,6 +63,8 @@ export function createIgnoreMatcher(patterns: readonly string[] | readonly Ignor
 interface Compiled {
   readonly origin: IgnorePattern
   matches(path: string): boolean
+  /** The path, or a directory above it. */
+  matchesOrAbove(path: string): boolean
   couldMatchBelow(directory: string): boolean
 }
 
@@ -85,24 +90,16 @@ class ParentCache {
     if (parent === '.') return this.#none
     const known = this.#known.get(parent)
     if (known !== undefined) return known
-    const names = parent.split('/')
     const result = new Uint8Array(this.#patterns.length)
-    let directory = ''
-    let start = 0
-    // The nearest ancestor that is known saves those above it.
-    for (let i = names.length - 1; i > 0; i--) {
-      const ancestor = names.slice(0, i).join('/')
-      const above = this.#known.get(ancestor)
-      if (above === undefined) continue
-      result.set(above)
-      directory = ancestor
-      start = i
-      break
-    }
-    for (let i = start; i < names.length; i++) {
-      directory = i === 0 ? names[0]! : `${directory}/${names[i]!}`
-      for (let p = 0; p < result.length; p++)
-        if (result[p] === 0 && this.#patterns[p]!.matches(directory)) result[p] = 1
+    const above = parent.lastIndexOf('/')
+    const inherited = above < 0 ? this.#none : this.#known.get(parent.slice(0, above))
+    for (let p = 0; p < result.length; p++) {
+      const pattern = this.#patterns[p]!
+      const matches =
+        inherited === undefined
+          ? pattern.matchesOrAbove(parent)
+          : inherited[p] === 1 || pattern.matches(parent)
+      result[p] = matches ? 1 : 0
     }
     if (this.#known.size > 1000) this.#known.clear()
     this.#known.set(parent, result)
@@ -128,6 +125,7 @@ function compile(given: string | IgnorePattern): Compiled | undefined {
       return {
         origin,
         matches: (path) => path === text,
+        matchesOrAbove: (path) => path === text || path.startsWith(`${text}/`),
         couldMatchBelow: (directory) => text.startsWith(`${directory}/`),
       }
     case 'prefix': {
@@ -135,6 +133,7 @@ function compile(given: string | IgnorePattern): Compiled | undefined {
       return {
         origin,
         matches: (path) => path.startsWith(prefix),
+        matchesOrAbove: (path) => path.startsWith(prefix),
         couldMatchBelow: (directory) =>
           prefix.startsWith(`${directory}/`) || `${directory}/`.startsWith(prefix),
       }
@@ -145,6 +144,8 @@ function compile(given: string | IgnorePattern): Compiled | undefined {
       return {
         origin,
         matches: (path) => path.endsWith(suffix) || path === whole,
+        matchesOrAbove: (path) =>
+          `${path}/`.includes(`${suffix}/`) || (whole !== undefined && `${path}/`.startsWith(`${whole}/`)),
         couldMatchBelow: () => true,
       }
     }
@@ -158,6 +159,7 @@ function compile(given: string | IgnorePattern): Compiled | undefined {
       return {
         origin,
         matches: (path) => path.startsWith(literal) && regexp.matches(path),
+        matchesOrAbove: (path) => path.startsWith(literal) && regexp.matchesOrAbove(path),
         couldMatchBelow: (directory) => regexp.couldMatchBelow(`${directory}/`),
       }
     }

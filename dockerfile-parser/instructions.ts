@@ -6,6 +6,7 @@ import { readFlags } from './flags.ts'
 import type { FlagKind, FlagValues } from './flags.ts'
 import { heredocWordOrNone, stripTabs } from './heredoc.ts'
 import { errorAt } from './source.ts'
+import { checkMountSyntax, parseDevice } from './mount.ts'
 import { suggest } from './suggest.ts'
 import type { JoinedText, SourceContext, SyntaxInstruction } from './syntax.ts'
 import { trimSpace } from './text.ts'
@@ -30,7 +31,7 @@ import type {
 /**
  * Throws DockerfileError: UNKNOWN_INSTRUCTION, MISSING_ARGUMENT, MISSING_DESTINATION, TOO_MANY_ARGUMENTS, BLANK_NAME,
  * EMPTY_VALUE, INVALID_STAGE_NAME, HEREDOC_DESTINATION, SHELL_NOT_JSON, ONBUILD_CHAIN, ONBUILD_TRIGGER,
- * HEALTHCHECK_TYPE, INVALID_DURATION, INVALID_RETRIES, INVALID_VALUE, and those of `readFlags`.
+ * HEALTHCHECK_TYPE, INVALID_DURATION, INVALID_RETRIES, INVALID_VALUE, and those of `readFlags`, `checkMountSyntax` and `parseDevice`.
  */
 export function typeInstruction(context: SourceContext, node: SyntaxInstruction): Instruction {
   const { raw, joined, heredocs } = node
@@ -92,6 +93,7 @@ const HEALTHCHECK_FLAGS: Readonly<Record<string, FlagKind>> = {
 
 /** What every kind of instruction has. */
 interface Base {
+  readonly keyword: Word
   readonly range: Range
   readonly text: string
 }
@@ -114,7 +116,12 @@ class Typer {
     this.#joined = joined
     this.#raw = raw
     this.#heredocs = heredocs
-    this.#base = { range, text: raw.text }
+    const { keyword } = raw
+    this.#base = {
+      keyword: { raw: keyword.text, range: joined.range(keyword.start, keyword.end) },
+      range,
+      text: raw.text,
+    }
   }
 
   instruction(): Instruction {
@@ -216,7 +223,8 @@ class Typer {
       kind: 'FROM',
       ...this.#base,
       image: this.#word(image),
-      platform: flags.text('platform'),
+      platform: flags.optional('platform'),
+      asKeyword: as === undefined ? undefined : this.#word(as),
       as: name === undefined ? undefined : this.#word(name),
     }
   }
@@ -227,6 +235,8 @@ class Typer {
     this.#oneOf('network', network, ['default', 'none', 'host'])
     const security = flags.text('security')
     this.#oneOf('security', security, ['sandbox', 'insecure'])
+    for (const mount of flags.list('mount')) checkMountSyntax(this.#context, mount)
+    for (const device of flags.list('device')) parseDevice(this.#context, device)
     const command = this.#command(this.#raw.args, this.#raw.rest)
     if (command.form === 'exec' && command.args.length === 0)
       throw this.#error(
@@ -263,9 +273,9 @@ class Typer {
       sources,
       destination,
       heredocs,
-      from: flags.text('from'),
-      chown: flags.text('chown'),
-      chmod: flags.text('chmod'),
+      from: flags.optional('from'),
+      chown: flags.optional('chown'),
+      chmod: flags.optional('chmod'),
       link: flags.boolean('link') ?? false,
       parents: flags.boolean('parents') ?? false,
       excludes: flags.list('exclude'),
@@ -281,9 +291,9 @@ class Typer {
       sources,
       destination,
       heredocs,
-      chown: flags.text('chown'),
-      chmod: flags.text('chmod'),
-      checksum: flags.text('checksum'),
+      chown: flags.optional('chown'),
+      chmod: flags.optional('chmod'),
+      checksum: flags.optional('checksum'),
       link: flags.boolean('link') ?? false,
       keepGitDir: flags.boolean('keep-git-dir') ?? false,
       unpack: flags.boolean('unpack'),
@@ -325,7 +335,9 @@ class Typer {
       }
       // In the JSON form nothing is read for it: BuildKit makes an empty file.
       const body = byName.get(opened.name)
-      const rawContent = body?.rawContent ?? ''
+      const written = body?.rawContent ?? ''
+      // What is expanded goes through Go's lexer, which makes U+FFFD of bytes that are not UTF-8.
+      const rawContent = opened.expand ? written.toWellFormed() : written
       heredocs.push({
         name: opened.name,
         content: opened.chomp ? stripTabs(rawContent) : rawContent,

@@ -1,6 +1,8 @@
 import { DockerfileError } from './errors.ts'
 import type { Position, Range } from './types.ts'
 
+export { DockerfileError }
+
 /** Turns offsets into positions: a table of line starts and a binary search. */
 export interface LineIndex {
   at(offset: number): Position
@@ -75,8 +77,43 @@ export function errorAt(
 ): DockerfileError {
   return new DockerfileError(code, message, {
     hint,
-    source: { file: tree.file, line: range.start.line, frame: frame(tree, range) },
+    source: { file: tree.file, line: range.start.line, frame: frame(tree, range), range },
   })
+}
+
+/** Gives an error of this folder that has no place the one at hand. */
+export function locate<T>(
+  tree: { readonly file: string; readonly source: string },
+  range: Range,
+  work: () => T,
+): T {
+  try {
+    return work()
+  } catch (error) {
+    if (!(error instanceof DockerfileError) || error.source !== undefined) throw error
+    throw errorAt(tree, range, error.code, error.message, error.hint)
+  }
+}
+
+/** Range of [start, end) of a word's text, if the word stands in the source as it is; else of the whole word. */
+export function subrange(
+  tree: { readonly source: string },
+  { raw, range }: { readonly raw: string; readonly range: Range },
+  start: number,
+  end: number,
+): Range {
+  const from = range.start
+  if (
+    range.end.offset - from.offset !== raw.length ||
+    tree.source.slice(from.offset, range.end.offset) !== raw
+  )
+    return range
+  const at = (index: number): Position => ({
+    offset: from.offset + index,
+    line: from.line,
+    column: from.column + index,
+  })
+  return { start: at(start), end: at(end) }
 }
 
 function firstInk(source: string, start: number, end: number): number {
@@ -98,7 +135,7 @@ function windowOf(
 }
 
 function clean(text: string): string {
-  return text.replaceAll(/[\p{Cc}\p{Cf}]/gu, (char) => (char === '\t' ? char : '·'))
+  return text.replaceAll(/[\p{Cc}\p{Cf}\p{Cs}]/gu, (char) => (char === '\t' ? char : '·'))
 }
 
 function indent(text: string): string {

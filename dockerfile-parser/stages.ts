@@ -1,5 +1,6 @@
 import { errorAt, indexLines } from './source.ts'
-import type { Arg, Dockerfile, From, Instruction } from './types.ts'
+import { expandIn } from './scope.ts'
+import type { Arg, Dockerfile, From, Instruction, Word } from './types.ts'
 
 export interface Stage {
   readonly index: number
@@ -13,7 +14,7 @@ export interface Stage {
 /**
  * The build stages. ARG before the first FROM is global; nothing else may stand there.
  *
- * Throws DockerfileError: NO_STAGE.
+ * Throws DockerfileError: NO_STAGE, FROM_FLAG_VARIABLE, INVALID_STAGE_INDEX.
  */
 export function stagesOf(tree: Dockerfile): {
   readonly globalArgs: readonly Arg[]
@@ -49,5 +50,44 @@ export function stagesOf(tree: Dockerfile): {
       'there is no FROM, and so nothing to build',
       'begin with FROM, for example: FROM debian:12',
     )
+  for (const { instructions } of stages)
+    for (const instruction of instructions)
+      if (instruction.kind === 'COPY' && instruction.from !== undefined)
+        checkFrom(tree, instruction.from, stages.length)
   return { globalArgs, stages }
+}
+
+/** `COPY --from` names a stage, a number of a stage, an image or a context, and is never expanded. */
+function checkFrom(tree: Dockerfile, from: Word, count: number): void {
+  const { text } = expandIn(tree, from, () => undefined)
+  if (text !== from.raw)
+    throw errorAt(
+      tree,
+      from.range,
+      'FROM_FLAG_VARIABLE',
+      '--from takes no variables',
+      'begin a stage with FROM and the variable (its ARG before the first FROM), and name that stage here',
+    )
+  const index = stageIndex(from.raw)
+  if (index !== undefined && (index < 0 || index >= count))
+    throw errorAt(
+      tree,
+      from.range,
+      'INVALID_STAGE_INDEX',
+      `there is no stage number ${from.raw}`,
+      count === 1
+        ? 'there is one stage, number 0'
+        : `there are ${count} stages, numbered from 0 to ${count - 1}`,
+    )
+}
+
+/** Go `strconv.Atoi`: what looks like a number is one, and no name. */
+function stageIndex(text: string): number | undefined {
+  return /^[+-]?\d{1,15}$/.test(text) ? Number(text) : undefined
+}
+
+/** The stage that `COPY --from` or `--target` means: by its name, of several the last, or by its number. Undefined if it is none. */
+export function findStage(stages: readonly Stage[], text: string): Stage | undefined {
+  const lower = text.toLowerCase()
+  return stages.findLast(({ name }) => name !== undefined && name === lower) ?? stages[stageIndex(text) ?? -1]
 }

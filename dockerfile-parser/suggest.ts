@@ -15,8 +15,29 @@ export function suggest(word: string, names: readonly string[]): string | undefi
   return best
 }
 
-/** Edits by insertion, deletion, replacement or exchange of neighbours (optimal string alignment). */
-function editDistance(a: string, b: string): number {
+const MAX_NAMES = 1000
+
+/** BuildKit's suggestion: the first name within two plain edits, case kept; none if the name itself is there. */
+export function nearest(word: string, names: Iterable<string>): string | undefined {
+  if (word.length > 100) return undefined
+  let best: string | undefined
+  let bestDistance = 3
+  let left = MAX_NAMES
+  for (const name of names) {
+    if (left-- === 0) break
+    if (name === word) return undefined
+    if (Math.abs(name.length - word.length) >= bestDistance) continue
+    const distance = editDistance(word, name, false)
+    if (distance < bestDistance) {
+      best = name
+      bestDistance = distance
+    }
+  }
+  return best
+}
+
+/** Edits by insertion, deletion, replacement and, if wanted, exchange of neighbours (optimal string alignment). */
+function editDistance(a: string, b: string, exchange = true): number {
   const rows = a.length + 1
   const columns = b.length + 1
   const table = new Uint16Array(rows * columns)
@@ -30,7 +51,7 @@ function editDistance(a: string, b: string): number {
         table[i * columns + j - 1]! + 1,
         table[(i - 1) * columns + j - 1]! + same,
       )
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+      if (exchange && i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
         cost = Math.min(cost, table[(i - 2) * columns + j - 2]! + 1)
       table[i * columns + j] = cost
     }

@@ -10,7 +10,7 @@ import { heredocsOfLine, stripTabs } from './heredoc.ts'
 import { DockerfileError } from './errors.ts'
 import { errorAt, indexLines } from './source.ts'
 import type { LineIndex } from './source.ts'
-import { bomLength, decode, isSpace, lineTooLong, skipSpace } from './text.ts'
+import { bomLength, decode, findEscapedByte, isSpace, lineTooLong, skipSpace } from './text.ts'
 import type { Directive, EscapeToken, Heredoc, Range } from './types.ts'
 
 /** What the later passes need to name a place. */
@@ -339,16 +339,24 @@ function escapeToken(context: SourceContext, directive: Directive): EscapeToken 
   )
 }
 
+/**
+ * Bytes that are not UTF-8 are let be in comments, and in the files that COPY and ADD write; elsewhere they would end up in the
+ * image's config or on a command line, which BuildKit cannot express either.
+ */
 function refuseInvalidBytes(context: SourceContext, node: SyntaxInstruction): void {
-  const at = context.source.indexOf('\ufffd', node.start)
-  if (at < 0 || at >= node.end) return
-  throw errorAt(
-    context,
-    context.lines.range(at, at + 1),
-    'INVALID_UTF8',
-    'the instruction is not valid UTF-8',
-    'save the file as UTF-8',
-  )
+  const name = node.raw.keyword.text.toLowerCase()
+  const end = name === 'copy' || name === 'add' ? node.commandEnd : node.end
+  for (const { line, kind } of node.lines) {
+    const at = kind === 'comment' ? -1 : findEscapedByte(context.source, line.start, Math.min(line.end, end))
+    if (at < 0) continue
+    throw errorAt(
+      context,
+      context.lines.range(at, at + 1),
+      'INVALID_UTF8',
+      'the instruction is not valid UTF-8',
+      'save the file as UTF-8',
+    )
+  }
 }
 
 function firstLineEnd(source: string): number {

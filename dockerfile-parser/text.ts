@@ -51,14 +51,95 @@ export function trimSpace(text: string): string {
 
 const BOM = 0xfeff
 
-/** Text of a file. Bytes are decoded as UTF-8 with the byte order mark kept; `valid` is false if any were malformed. */
+/**
+ * Text of a file. Bytes are decoded as UTF-8 with the byte order mark kept; if any are malformed, `valid` is false and each
+ * of them stands in the text as one lone low surrogate, U+DC80 to U+DCFF, which `encode` turns into the byte again.
+ */
 export function decode(text: string | Uint8Array): { readonly text: string; readonly valid: boolean } {
   if (typeof text === 'string') return { text, valid: true }
   try {
     return { text: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(text), valid: true }
   } catch {
-    return { text: new TextDecoder('utf-8', { ignoreBOM: true }).decode(text), valid: false }
+    return { text: decodeMalformed(text), valid: false }
   }
+}
+
+/** The bytes of a text: UTF-8, but for the bytes that `decode` could not read. */
+export function encode(text: string): Uint8Array {
+  const encoder = new TextEncoder()
+  let at = findEscapedByte(text, 0, text.length)
+  if (at < 0) return encoder.encode(text)
+  const pieces: Uint8Array[] = []
+  let size = 0
+  let copied = 0
+  const add = (piece: Uint8Array): void => {
+    pieces.push(piece)
+    size += piece.length
+  }
+  for (; at >= 0; at = findEscapedByte(text, at + 1, text.length)) {
+    if (at > copied) add(encoder.encode(text.slice(copied, at)))
+    add(Uint8Array.of(text.charCodeAt(at) - ESCAPED_BYTES))
+    copied = at + 1
+  }
+  add(encoder.encode(text.slice(copied)))
+  const bytes = new Uint8Array(size)
+  let offset = 0
+  for (const piece of pieces) {
+    bytes.set(piece, offset)
+    offset += piece.length
+  }
+  return bytes
+}
+
+const ESCAPED_BYTES = 0xdc00
+
+/** First index in [from, end) of a byte that was not UTF-8, or -1. */
+export function findEscapedByte(text: string, from: number, end: number): number {
+  for (let at = from; at < end; at++) {
+    const unit = text.charCodeAt(at)
+    if (unit < 0xd800 || unit > 0xdfff) continue
+    // A pair is an ordinary character.
+    if (unit < 0xdc00 && text.charCodeAt(at + 1) >> 10 === 0x37) at++
+    else if (unit >= 0xdc80 && unit <= 0xdcff) return at
+  }
+  return -1
+}
+
+function decodeMalformed(bytes: Uint8Array): string {
+  const decoder = new TextDecoder('utf-8', { ignoreBOM: true })
+  let out = ''
+  let copied = 0
+  let at = 0
+  while (at < bytes.length) {
+    const length = sequenceLength(bytes, at)
+    if (length === 0) {
+      if (at > copied) out += decoder.decode(bytes.subarray(copied, at))
+      out += String.fromCharCode(ESCAPED_BYTES + bytes[at]!)
+      copied = at + 1
+    }
+    at += length || 1
+  }
+  return out + decoder.decode(bytes.subarray(copied))
+}
+
+/** Length of the UTF-8 sequence at `at`, or 0 if there is none (overlong, a surrogate, beyond U+10FFFF, cut short). */
+function sequenceLength(bytes: Uint8Array, at: number): number {
+  const first = bytes[at]!
+  if (first < 0x80) return 1
+  const second = bytes[at + 1] ?? 0
+  const continues = (index: number): boolean => ((bytes[index] ?? 0) & 0xc0) === 0x80
+  if (first >= 0xc2 && first <= 0xdf) return continues(at + 1) ? 2 : 0
+  if (first >= 0xe0 && first <= 0xef) {
+    const least = first === 0xe0 ? 0xa0 : 0x80
+    const most = first === 0xed ? 0x9f : 0xbf
+    return second >= least && second <= most && continues(at + 2) ? 3 : 0
+  }
+  if (first >= 0xf0 && first <= 0xf4) {
+    const least = first === 0xf0 ? 0x90 : 0x80
+    const most = first === 0xf4 ? 0x8f : 0xbf
+    return second >= least && second <= most && continues(at + 2) && continues(at + 3) ? 4 : 0
+  }
+  return 0
 }
 
 /** Length of the byte order mark at the start of a text: 0 or 1. */
@@ -78,8 +159,10 @@ export function lineTooLong(text: string, start: number, next: number): boolean 
     const unit = text.charCodeAt(i)
     if (unit < 0x80) bytes += 1
     else if (unit < 0x800) bytes += 2
-    else if (unit >= 0xd800 && unit < 0xe000) bytes += 2
-    else bytes += 3
+    else if (unit >= 0xd800 && unit < 0xdc00) {
+      bytes += 4
+      i++
+    } else bytes += unit >= 0xdc80 && unit <= 0xdcff ? 1 : 3
   }
   return text.charCodeAt(next - 1) === 10 ? bytes > MAX_LINE_BYTES : bytes >= MAX_LINE_BYTES
 }

@@ -22,7 +22,10 @@ export interface Word {
 export interface Heredoc {
   /** The delimiter, unquoted. */
   readonly name: string
-  /** The lines, each with its line ending; leading tabs stripped when `chomp`. */
+  /**
+   * The lines, each with its line ending; leading tabs stripped when `chomp`. Written as bytes by `encode`, for it may hold bytes that
+   * are not UTF-8.
+   */
   readonly content: string
   /** The lines as they stand in the source. */
   readonly rawContent: string
@@ -42,6 +45,8 @@ export type Command =
   | { readonly form: 'exec'; readonly args: readonly string[]; readonly range: Range }
 
 interface InstructionBase {
+  /** As written. */
+  readonly keyword: Word
   /** Keyword to the last word, or to the end of the last heredoc. */
   readonly range: Range
   /** As BuildKit shows it: keyword and arguments, continuation lines joined, comments and heredoc bodies dropped. */
@@ -52,6 +57,8 @@ export interface From extends InstructionBase {
   readonly kind: 'FROM'
   readonly image: Word
   readonly platform?: Word | undefined
+  /** The word between image and name, as written. */
+  readonly asKeyword?: Word | undefined
   /** The stage's name as written; `Stage.name` has it in lower case. */
   readonly as?: Word | undefined
 }
@@ -69,9 +76,11 @@ export interface Run extends InstructionBase {
    * executable file and runs that instead of the shell.
    */
   readonly script?: Heredoc | undefined
+  /** Their fields can be told apart; `parseMount` reads them once variables are known. */
   readonly mounts: readonly Word[]
   readonly network?: Word | undefined
   readonly security?: Word | undefined
+  /** Valid (`parseDevice`). */
   readonly devices: readonly Word[]
 }
 
@@ -118,7 +127,7 @@ export interface Label extends InstructionBase {
 }
 
 export interface ArgDeclaration {
-  /** Raw: BuildKit expands variables in the name too. */
+  /** As it is: variables in a name are not expanded. */
   readonly name: string
   readonly value?: Word | undefined
   readonly range: Range
