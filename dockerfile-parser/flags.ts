@@ -52,7 +52,10 @@ export function readFlags(
       throw errorAt(context, range, 'FLAG_WITHOUT_VALUE', `--${name} needs a value`, `write --${name}=VALUE`)
     const word = {
       raw: value,
-      range: joined.range(flag.valueStart < 0 ? flag.start : flag.valueStart, flag.end),
+      range: joined.range(
+        flag.valueStart < 0 || flag.valueStart >= flag.end ? flag.start : flag.valueStart,
+        flag.end,
+      ),
     }
     const list = words.get(name)
     if (list === undefined) words.set(name, [word])

@@ -64,6 +64,22 @@ describe('ignores', () => {
   )
 })
 
+test('directories asked for one by one, and a path at once, give the same', () => {
+  const piece = fc.constantFrom('a', 'b', '/', '/', '*', '**/', '**', '?', '[ab]', '!', '|', '.', 'é')
+  const pattern = fc.array(piece, { minLength: 1, maxLength: 6 }).map((parts) => parts.join(''))
+  const path = fc.array(fc.constantFrom('a', 'b', 'ab', '.a', 'é'), { minLength: 1, maxLength: 5 })
+  fc.assert(
+    fc.property(fc.array(pattern, { minLength: 1, maxLength: 4 }), path, (patterns, names) => {
+      const at = (count: number): string => names.slice(0, count).join('/')
+      const walked = attempt(() => createIgnoreMatcher(patterns))
+      if (walked instanceof DockerfileError) return
+      for (let count = 1; count < names.length; count++) walked.ignores(at(count))
+      expect(createIgnoreMatcher(patterns).ignores(at(names.length))).toBe(walked.ignores(at(names.length)))
+    }),
+    { numRuns: 5000 },
+  )
+})
+
 describe('mayReinclude', () => {
   test.each([
     ['a', 'a', false],
@@ -104,6 +120,13 @@ describe('hostile input', () => {
     const matcher = createIgnoreMatcher([`${'**/*a'.repeat(200)}b`, `${'*'.repeat(999)}b`])
     expect(matcher.ignores('a'.repeat(4000))).toBe(false)
     expect(matcher.ignores('a/'.repeat(300))).toBe(false)
+  })
+
+  test('a path of 2,000 directories costs one pass for each pattern', () => {
+    const deep = `${'a/'.repeat(2000)}z`
+    const patterns = Array.from({ length: 50 }, (_, i) => `${'**/*a/'.repeat(20)}b${i}`)
+    expect(createIgnoreMatcher(patterns).ignores(deep)).toBe(false)
+    expect(createIgnoreMatcher([...patterns, `**/${'a/'.repeat(1000)}**/z`]).ignores(deep)).toBe(true)
   })
 
   test('any pattern and path give an answer or a DockerfileError', () => {

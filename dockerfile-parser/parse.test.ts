@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals'
-import { frame, parse, print, stagesOf } from './index.ts'
+import { encode, frame, parse, print, printBytes, stagesOf } from './index.ts'
 import type { Dockerfile, Instruction } from './index.ts'
 
 /** The last instruction of a file. */
@@ -159,6 +159,12 @@ describe('flags', () => {
     expect(last('FROM a\nADD x y', 'ADD').unpack).toBeUndefined()
   })
 
+  test('an empty value is no value, but for those that have a default', () => {
+    const copy = last('FROM a\nCOPY --from= --chown= --chmod= x y', 'COPY')
+    expect([copy.from, copy.chown, copy.chmod]).toEqual([undefined, undefined, undefined])
+    expect(last('FROM --platform= a', 'FROM').platform).toBeUndefined()
+  })
+
   test('those of ARG, STOPSIGNAL and HEALTHCHECK NONE are not looked at, as in BuildKit', () => {
     expect(last('FROM a\nARG --x b', 'ARG').args[0]?.name).toBe('b')
     expect(last('FROM a\nSTOPSIGNAL --x 9', 'STOPSIGNAL').signal.raw).toBe('9')
@@ -276,6 +282,36 @@ describe('stages', () => {
       [0, 'base', 1],
       [1, undefined, 1],
     ])
+  })
+})
+
+const latin1 = (body: string): Buffer => Buffer.from(`# \xff\r\nFROM a\nCOPY <<${body}\nE\n`, 'latin1')
+const contentOf = (body: string): Buffer => {
+  const copy = parse(latin1(body)).instructions[1]
+  return Buffer.from(encode(copy?.kind === 'COPY' ? copy.heredocs[0]!.content : ''))
+}
+
+describe('bytes', () => {
+  test('those that are not UTF-8 are printed as they were', () => {
+    for (const body of [
+      'E /x\n\xfc\xe9',
+      "'E' /x\n\xed\xa0\x80\xf4\x90\xc3",
+      'E /x\n\xf0\x9f\x98\x80\xc0\x80',
+    ]) {
+      const bytes = latin1(body)
+      expect(Buffer.compare(printBytes(parse(bytes)), bytes)).toBe(0)
+    }
+  })
+
+  test('a file that COPY writes has them, unless they went through the lexer', () => {
+    expect(contentOf("'E' /x\na\xfcb")).toEqual(Buffer.from([0x61, 0xfc, 0x62, 10]))
+    expect(contentOf('E /x\na\xfcb')).toEqual(Buffer.from('a\ufffdb\n'))
+  })
+
+  test('a text is printed as it was, with its line endings and its byte order mark', () => {
+    const text = '\ufeff# syntax=x\r\n\r\nFROM a \\\r\n\r\n  # c\r\n AS b \t\r\nRUN <<E\r\n x\r\nE\r\n\t\n#'
+    expect(print(parse(text))).toBe(text)
+    expect(Buffer.from(printBytes(parse(Buffer.from(text)))).toString()).toBe(text)
   })
 })
 

@@ -4,8 +4,17 @@ import { join } from 'node:path'
 import { describe, expect, test } from '@jest/globals'
 import * as fc from 'fast-check'
 import { dumpTree } from './dump.ts'
-import { DockerfileError, parse, print, stagesOf } from './index.ts'
+import {
+  check as runChecks,
+  DockerfileError,
+  parse,
+  print,
+  printBytes,
+  renderSarif,
+  stagesOf,
+} from './index.ts'
 import type { Dockerfile, Range } from './index.ts'
+import { indexLines, type LineIndex } from './source.ts'
 import { attempt } from './testing.ts'
 
 const root = join(import.meta.dirname, '../fixtures/dockerfile-parser/testfiles')
@@ -70,52 +79,91 @@ function checkTree(tree: Dockerfile, text: string): void {
     expect(range.end.offset).toBeGreaterThan(range.start.offset)
     before = range.end.offset
   }
-  walk(tree, text)
+  walk(tree, text.length, indexLines(text))
   attempt(() => stagesOf(tree))
   dumpTree(text)
 }
 
 /** Every range lies in the text, with line and column that fit its offset. */
-function walk(value: unknown, text: string): void {
+function walk(value: unknown, length: number, lines: LineIndex): void {
   if (typeof value !== 'object' || value === null) return
   if ('start' in value && 'end' in value) {
     const { start, end } = value as Range
-    for (const { offset, line, column } of [start, end]) {
-      const before = text.slice(0, offset)
-      expect([line, column]).toEqual([before.split('\n').length, offset - before.lastIndexOf('\n')])
+    for (const position of [start, end]) {
+      const { line, column } = lines.at(position.offset)
+      if (line !== position.line || column !== position.column) expect(position).toEqual({ line, column })
     }
-    expect(end.offset).toBeLessThanOrEqual(text.length)
+    if (end.offset > length) expect(end.offset).toBeLessThanOrEqual(length)
     return
   }
-  for (const inner of Object.values(value)) walk(inner, text)
+  for (const inner of Object.values(value)) walk(inner, length, lines)
 }
 
-const runs = Number(process.env['TBUILD_PARSER_RUNS'] ?? 2000)
+/** What is found stands in the text, whatever the text is; a mistake of the parser is one here too. */
+function checkChecks(text: string): void {
+  const { findings, errors, ...result } = runChecks(text)
+  for (const { range, frame, message } of findings) {
+    expect([frame.includes('^'), message !== '']).toEqual([true, true])
+    walk(range, text.length, indexLines(text))
+  }
+  const mistake = attempt(() => parse(text))
+  const codes = errors.map(({ code }) => code)
+  expect(mistake instanceof DockerfileError ? codes.includes(mistake.code) : true).toBe(true)
+  JSON.parse(renderSarif({ findings, errors, ...result }))
+}
+
+// The same inputs in every run; a million of others are bench/parser.ts's. TBUILD_PARSER_RUNS asks for more, of a new seed.
+const wanted = process.env['TBUILD_PARSER_RUNS']
+const options = wanted === undefined ? { numRuns: 400, seed: 20_261_124 } : { numRuns: Number(wanted) }
 
 test('noise', () => {
-  fc.assert(fc.property(noise, check), { numRuns: runs })
+  fc.assert(fc.property(noise, check), options)
 })
 
 test('any string', () => {
-  fc.assert(fc.property(fc.string({ unit: 'binary', maxLength: 200 }), check), { numRuns: runs })
+  fc.assert(fc.property(fc.string({ unit: 'binary', maxLength: 200 }), check), options)
 })
 
-test('any bytes', () => {
-  fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
-      expect(attempt(() => parse(bytes))).toBeDefined()
-    }),
-    { numRuns: runs },
+test('any bytes are printed as they were', () => {
+  const bytes = fc.oneof(
+    fc.uint8Array({ maxLength: 200 }),
+    // Around a Dockerfile, so that most are accepted.
+    fc
+      .tuple(fc.uint8Array({ maxLength: 40 }), fc.uint8Array({ maxLength: 40 }))
+      .map(([one, two]) =>
+        Buffer.concat([
+          Buffer.from('# '),
+          one.map((byte) => (byte === 10 ? 0xff : byte)),
+          Buffer.from('\r\nFROM a\nCOPY <<E /x\n'),
+          two,
+          Buffer.from('\nE\n'),
+        ]),
+      ),
   )
+  let accepted = 0
+  fc.assert(
+    fc.property(bytes, (input) => {
+      const tree = attempt(() => parse(input))
+      if (tree instanceof DockerfileError) return
+      accepted++
+      expect(Buffer.compare(printBytes(tree), input)).toBe(0)
+    }),
+    options,
+  )
+  expect(accepted).toBeGreaterThan(options.numRuns / 4)
 })
 
 test('mutated files', () => {
-  fc.assert(fc.property(mutated, check), { numRuns: runs })
+  fc.assert(fc.property(mutated, check), options)
+})
+
+test('checks of noise and of mutated files', () => {
+  fc.assert(fc.property(fc.oneof(noise, mutated), checkChecks), options)
 })
 
 describe('long input takes linear time', () => {
-  // Each would take minutes if any step were quadratic; the test's time limit is the assertion.
-  const n = 200_000
+  // Each would take a minute if any step were quadratic; the test's time limit is the assertion. bench/parser.ts has longer ones.
+  const n = 30_000
   test.each([
     ['one instruction of many lines', `FROM a\nRUN ${'x \\\n'.repeat(n)}`],
     ['comments in a continuation', `FROM a\nRUN x \\\n${'# c\n'.repeat(n)} y`],
@@ -134,9 +182,20 @@ describe('long input takes linear time', () => {
     ['instructions', `FROM a\n${'RUN x\n'.repeat(n)}`],
     ['blanks', `FROM a\nRUN x${'    \\\n'.repeat(n)}`],
     ['directives', '# escape=\\\n'.repeat(n)],
+    ['variables', `FROM a\nCOPY ${Array.from({ length: n }, (_, i) => `$v${i} \\\n`).join('')} y`],
+    ['names', `FROM a\nENV ${Array.from({ length: n }, (_, i) => `v${i}=$w${i} \\\n`).join('')}`],
+    ['values that double', `FROM a\nENV A=${'x'.repeat(1000)}\n${'ENV A=$A$A$A$A\n'.repeat(n / 10)}`],
+    ['stages', `FROM a AS s\n${'FROM s AS s\nENV a=b\n'.repeat(n / 3)}`],
+    [
+      'stages with a variable more each',
+      `FROM a AS s\n${Array.from({ length: n / 3 }, (_, i) => `FROM s AS s\nENV a${i}=b\n`).join('')}`,
+    ],
+    ['comments before each', `FROM a\n${'# check=skip=x\n# y\nCMD z\n'.repeat(n / 3)}`],
+    ['here-documents in a script', `FROM a\nRUN <<E\n${'cat <<X\n'.repeat(n)}E`],
     ['a long keyword', 'x\\\n'.repeat(n)],
   ])('%s', (_, text) => {
     const printed = attempt(() => print(parse(text)))
     expect(printed instanceof DockerfileError || printed.length === text.length).toBe(true)
+    expect(runChecks(text).source).toBe(text)
   })
 })

@@ -92,6 +92,35 @@ const rows: readonly Row[] = [
   ['FROM a\nONBUILD ONBUILD RUN x', 'ONBUILD_CHAIN', 2, 'ONBUILD', 'remove'],
   ['FROM a\nONBUILD FROM b', 'ONBUILD_TRIGGER', 2, 'FROM', 'another'],
   ['FROM a\nONBUILD CPOY . .', 'UNKNOWN_INSTRUCTION', 2, 'CPOY', 'did you mean COPY?'],
+  [
+    'FROM a\nHEALTHCHECK --intervall=5s CMD x',
+    'UNKNOWN_FLAG',
+    2,
+    '--intervall=5s',
+    'did you mean --interval?',
+  ],
+  [
+    'FROM a\nHEALTHCHECK --start-intervall=5s CMD x',
+    'UNKNOWN_FLAG',
+    2,
+    '--start-intervall=5s',
+    '--start-interval?',
+  ],
+  ['FROM a\nONBUILD --x RUN y', 'UNKNOWN_FLAG', 2, '--x', 'no flags'],
+  ['FROM a\nHEALTHCHECK --retries=-1 CMD x', 'INVALID_RETRIES', 2, '-1', '0 or more'],
+  // Flags of RUN, COPY and ADD
+  ['FROM a\nRUN --mount=from=$x,target=/y z', 'MOUNT_FROM_VARIABLE', 2, 'from=$x', 'begin a stage'],
+  ['FROM a\nRUN --mount= x', 'MOUNT_SYNTAX', 2, '--mount=', 'key=value'],
+  ['FROM a\nRUN --device=a,b x', 'DEVICE_SYNTAX', 2, 'b', '--device=name'],
+  ['FROM a\nRUN --network= x', 'INVALID_VALUE', 2, '--network=', 'default, none, host'],
+  ['FROM a\nCOPY --from=$x a b', 'FROM_FLAG_VARIABLE', 2, '$x', 'begin a stage'],
+  ['FROM a\nCOPY --from=${x} a b', 'FROM_FLAG_VARIABLE', 2, '${x}', 'begin a stage'],
+  ['FROM a\nCOPY --from=2 a b', 'INVALID_STAGE_INDEX', 2, '2', 'one stage'],
+  ['FROM a\nFROM b\nCOPY --from=-1 a b', 'INVALID_STAGE_INDEX', 3, '-1', 'from 0 to 1'],
+  ['FROM a\nADD --unpack=maybe a b', 'FLAG_NOT_BOOLEAN', 2, '--unpack=maybe', '--unpack=false'],
+  ['FROM a\nADD --parents a b', 'UNKNOWN_FLAG', 2, '--parents', 'ADD takes'],
+  ['FROM a\nCOPY --checksum=x a b', 'UNKNOWN_FLAG', 2, '--checksum=x', 'COPY takes'],
+  ['FROM a\nCOPY --exlcude=x a b', 'UNKNOWN_FLAG', 2, '--exlcude=x', 'did you mean --exclude?'],
   // Heredocs
   ['FROM a\nRUN <<EOF\necho hi\n', 'UNTERMINATED_HEREDOC', 2, '<<EOF', 'EOF'],
   ['FROM a\nRUN <<EOF\necho hi\n EOF\n', 'UNTERMINATED_HEREDOC', 2, '<<EOF', 'line of its own'],
@@ -121,11 +150,29 @@ test('an error in a continued instruction points to its own line', () => {
   })
 })
 
+/** What a message says is part of the interface as well: a few, word for word. */
+test.each([
+  ['FORM alpine', "unknown instruction 'FORM'"],
+  ['FROM a\nCOPY --form=b x y', 'COPY has no flag --form'],
+  ['FROM a\nCOPY x', 'COPY needs a source and a destination, and there is only one argument'],
+  ['FROM a\nRUN --mount=from=$x,target=/y z', 'from= takes no variables'],
+  ['FROM a\nCOPY --from=$x a b', '--from takes no variables'],
+  ['FROM a\nRUN <<EOF\nx', "the heredoc is not ended: no line is exactly 'EOF'"],
+  ['FROM a\nENV a=b c', "'c' has no '=': ENV takes name=value"],
+  ['FROM a\nSHELL x', 'SHELL takes a JSON array of strings'],
+])('%j: %s', (text, message) => {
+  expect(refusal(() => stagesOf(parse(text))).message).toBe(message)
+})
+
 test('bytes that are not UTF-8 are refused in an instruction and let be in a comment', () => {
   expect(parse(Buffer.from('# Jürgen\nFROM a', 'latin1')).instructions).toHaveLength(1)
   expect(() => parse(Buffer.from('FROM a\nENV NAME=Jürgen', 'latin1'))).toThrow(
     expect.objectContaining({ code: 'INVALID_UTF8' }),
   )
+  for (const text of ['RUN <<E\nü\nE', 'LABEL ü=1', 'RUN a \\\n ü', 'COPY ü /x', 'ONBUILD COPY <<E /x\nü\nE'])
+    expect(refusal(() => parse(Buffer.from(`FROM a\n${text}`, 'latin1'))).code).toBe('INVALID_UTF8')
+  for (const text of ['RUN a \\\n # ü\n b', 'COPY <<E /x\nü\nE', "ADD <<'E' /x\nü\nE"])
+    expect(parse(Buffer.from(`FROM a\n${text}`, 'latin1')).instructions).toHaveLength(2)
 })
 
 /** The words over the carets of a frame's first line. */

@@ -16,6 +16,17 @@ const ownFound = (text: string): string[] =>
   check(text).findings.flatMap(({ rule, level, line }) => (level === 'info' ? [`${rule} ${line}`] : []))
 const args = (...pairs: readonly (readonly [string, string])[]): ReadonlyMap<string, string> => new Map(pairs)
 
+const given = (value: string): CheckOptions => ({ buildArgs: args(['BUILDKIT_DOCKERFILE_CHECK', value]) })
+const armImage = (): BaseImage => ({
+  env: [],
+  platform: { os: 'linux', architecture: 'arm64', variant: '' },
+})
+const javaImage = (): BaseImage => ({
+  env: ['JAVA_HOME=/j'],
+  shell: ['/bin/bash', '-c'],
+  onBuild: ['COPY $nope .'],
+})
+
 /** The words that a finding points to. */
 function words(text: string, rule: RuleName, options: CheckOptions = {}): string[] {
   return check(text, options).findings.flatMap((one) =>
@@ -95,10 +106,10 @@ describe('FROM', () => {
   })
 
   test('an image that is a name only with a build argument', () => {
-    const given = { buildArgs: args(['VERSION', '1']) }
-    expect(found('ARG VERSION\nFROM b:$VERSION', given)).toEqual(['InvalidDefaultArgInFrom 2'])
-    expect(check('ARG VERSION\nFROM b:$VERSION', given).errors).toEqual([])
-    expect(found('ARG VERSION=1\nFROM b:$VERSION', given)).toEqual([])
+    const version = { buildArgs: args(['VERSION', '1']) }
+    expect(found('ARG VERSION\nFROM b:$VERSION', version)).toEqual(['InvalidDefaultArgInFrom 2'])
+    expect(check('ARG VERSION\nFROM b:$VERSION', version).errors).toEqual([])
+    expect(found('ARG VERSION=1\nFROM b:$VERSION', version)).toEqual([])
   })
 
   test('a name with a typing error is suggested, and the build’s mistake is told too', () => {
@@ -110,16 +121,12 @@ describe('FROM', () => {
   })
 
   test('the image is for another platform', () => {
-    const baseImage = (): BaseImage => ({
-      env: [],
-      platform: { os: 'linux', architecture: 'arm64', variant: '' },
-    })
-    const { findings } = check('FROM a:1', { baseImage })
+    const { findings } = check('FROM a:1', { baseImage: armImage })
     expect(findings[0]?.message).toBe(
       'Base image a:1 was pulled with platform "linux/arm64", expected "linux/amd64" for current build',
     )
     expect(
-      check('FROM --platform=$BUILDPLATFORM a:1', { baseImage, buildPlatform: baseImage().platform })
+      check('FROM --platform=$BUILDPLATFORM a:1', { baseImage: armImage, buildPlatform: armImage().platform })
         .findings,
     ).toEqual([])
   })
@@ -174,11 +181,7 @@ describe('instructions of a stage', () => {
   })
 
   test('what the base image has is known', () => {
-    const baseImage = (): BaseImage => ({
-      env: ['JAVA_HOME=/j'],
-      shell: ['/bin/bash', '-c'],
-      onBuild: ['COPY $nope .'],
-    })
+    const baseImage = javaImage
     const text = 'FROM a\nCOPY $JAVA_HOME .\nCMD x'
     expect(found(text)).toEqual(['UndefinedVar 2', 'JSONArgsRecommended 3'])
     expect(check(text, { own: false }).findings[0]?.note).toContain('the image a was not looked at')
@@ -256,7 +259,6 @@ describe('which checks run', () => {
   })
 
   test('the build argument goes before the file', () => {
-    const given = (value: string): CheckOptions => ({ buildArgs: args(['BUILDKIT_DOCKERFILE_CHECK', value]) })
     const all = `#check=skip=all\n${text}`
     const result = check(all, given('skip=ConsistentInstructionCasing;error=true'))
     expect(result.failure).toMatchObject({ message: 'lint violation found for rules: FromAsCasing' })

@@ -88,6 +88,7 @@ export function check(text: string | Uint8Array | Dockerfile, options: CheckOpti
         targetPlatform,
         scope,
         stages,
+        copied: 0,
         target,
         parsed: (instruction) => syntax.get(instruction),
         place: placeOf,

@@ -53,6 +53,8 @@ export interface CheckContext {
   readonly targetPlatform: Platform
   readonly scope: GlobalScope
   readonly stages: readonly Stage[]
+  /** Variables that stages have taken over from stages below. */
+  copied: number
   /** Number of the stage that is built. */
   readonly target: number
   parsed(instruction: Instruction): ParsedInstruction | undefined

@@ -30,6 +30,7 @@ export interface Trigger {
   readonly instruction: Instruction
 }
 
+const MAX_COPIED = 2_000_000
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 /** Would each image's name be one if no build argument were given? */
@@ -185,10 +186,13 @@ export function startStage(
   image: string,
   platform: Platform | undefined,
 ): StageState {
-  if (base !== undefined)
+  if (base !== undefined) {
+    // Each stage of 30,000 with a variable more would copy 450 million; from some point on they share, and may see too much.
+    context.copied += base.env.size + base.args.size
+    const share = context.copied > MAX_COPIED
     return {
-      env: new Map(base.env),
-      args: new Set(base.args),
+      env: share ? base.env : new Map(base.env),
+      args: share ? base.args : new Set(base.args),
       shell: base.shell,
       workdirSet: base.workdirSet,
       platform: base.platform,
@@ -196,6 +200,7 @@ export function startStage(
       unknownBase: base.unknownBase,
       installed: new Set(base.installed),
     }
+  }
   const wanted = platform ?? context.targetPlatform
   const isScratch = image === 'scratch'
   const known = isScratch ? undefined : knownImage(context, from, image, wanted)
