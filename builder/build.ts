@@ -1,8 +1,9 @@
 /** One build, from a request to an image. */
 import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { TbuildError } from '../errors.ts'
 import { parse, type Dockerfile } from '../dockerfile-parser/index.ts'
-import type { BlobDigest, Image, Store } from '../cas/index.ts'
+import type { BlobDigest, Image, StatCache, Store } from '../cas/index.ts'
 import { openContext, type BuildContext } from './copy/context.ts'
 import { imageKey, writeImage } from './image.ts'
 import { findImage } from './images.ts'
@@ -62,6 +63,7 @@ async function buildOnce(
   request.signal?.throwIfAborted()
   request.signal?.addEventListener('abort', abort, { once: true })
   let opened: BuildContext | undefined
+  let statCache: StatCache | undefined
   const context: SolveContext = {
     request,
     tree,
@@ -70,6 +72,8 @@ async function buildOnce(
     signal: controller.signal,
     abort: (reason) => controller.abort(reason),
     context: () => (opened ??= openContext(request.context, request.dockerfile)),
+    statCache: () =>
+      request.noStatCache === true ? undefined : (statCache ??= store.statCache(resolve(request.context))),
     nowNs:
       request.sourceDateEpoch === undefined
         ? BigInt(Date.now()) * 1_000_000n
@@ -79,6 +83,7 @@ async function buildOnce(
     return await solve(context, plan, progress)
   } finally {
     request.signal?.removeEventListener('abort', abort)
+    statCache?.save()
     opened?.[Symbol.dispose]()
   }
 }
@@ -107,6 +112,8 @@ async function solve(context: SolveContext, plan: Plan, progress: Progress): Pro
     await Promise.allSettled(plan.stages.map((stage) => runOf(stage).settled))
     await Promise.allSettled(records)
     throw context.signal.reason
+  } finally {
+    await Promise.all([...runs.values()].map((run) => run[Symbol.asyncDispose]()))
   }
 }
 

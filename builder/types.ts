@@ -13,6 +13,8 @@ export interface BuildRequest {
   /** Stage name or number; the last stage when absent. */
   readonly target?: string | undefined
   readonly noCache: boolean
+  /** Every file of the context is read, whether it looks changed or not. */
+  readonly noStatCache?: boolean
   readonly network: 'host' | 'none'
   readonly limits: Limits
   /** Added to the image's own. */

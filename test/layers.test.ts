@@ -127,9 +127,9 @@ describe('the round trip', () => {
     await other.layers.ingestTar(shop.store.layers.tar(diffId as never))
     await using root = await other.layers.mount([other.layers.open(diffId as never)])
     using tree = openTree(root.fd)
-    const stats = tree.lstat('sparse')
-    expect(stats?.size).toBe(100_000_001n)
-    expect(Number(stats?.blocks)).toBeLessThan(1000)
+    expect(tree.lstat('sparse')?.size).toBe(100_000_001n)
+    const allocated = execFileSync('du', ['-s', '--block-size=1', other.path], { encoding: 'utf8' })
+    expect(Number.parseInt(allocated, 10)).toBeLessThan(1_000_000)
   })
 })
 
@@ -176,7 +176,7 @@ describe('what is in a layer', () => {
   })
 })
 
-test('layers are made anew from their tars when their directories are gone', async () => {
+test('a layer’s index image is made anew when it is gone', async () => {
   const context = shop.context({ Dockerfile: everything })
   const built = await shop.build(context)
   const before = await withTree(shop.store, shop.image(built), (tree) => describeTree(tree))
@@ -184,12 +184,9 @@ test('layers are made anew from their tars when their directories are gone', asy
   const again = await other.build(other.context({ Dockerfile: everything }))
   const path = other.store.path
   await other.store[Symbol.asyncDispose]()
-  // As after a boot: directories are not trusted then.
-  rmSync(join(path, 'layers'), { recursive: true })
-  execFileSync('mkdir', [join(path, 'layers')])
   const { DatabaseSync } = await import('node:sqlite')
   const db = new DatabaseSync(join(path, 'index.db'))
-  db.exec("UPDATE directories SET boot = 'another'")
+  db.exec('UPDATE layers SET image = NULL; DELETE FROM layer_segments')
   db.close()
   await using store = await openStore(path)
   const image = store.images.byManifest(again.manifestDigest)

@@ -37,15 +37,18 @@ export interface CopyOptions {
   readonly parents?: boolean | undefined
 }
 
+export interface CopySource {
+  readonly tree: Tree
+  readonly path: string
+  /** Digests of files' contents, by path, as far as they are known. */
+  readonly digests?: ReadonlyMap<string, Buffer> | undefined
+}
+
 export interface Layout {
   /** Makes a directory and its missing parents; one that is there stays as it is. Its real path. */
   makeDirectory(path: string, owner?: Owner): string
   /** `destination` is absolute; with a `/` at its end it is a directory, made if need be. `name`: what a file is called in it. */
-  copy(
-    source: { readonly tree: Tree; readonly path: string; readonly name: string },
-    destination: string,
-    options: CopyOptions,
-  ): void
+  copy(source: CopySource & { readonly name: string }, destination: string, options: CopyOptions): void
   /** A file of our own making, as a source. */
   copyBytes(bytes: Buffer, name: string, destination: string, options: CopyOptions): void
   /** Writes the layer. */
@@ -167,14 +170,14 @@ export function createLayout(
   }
 
   const merge = (
-    source: { readonly tree: Tree; readonly path: string },
+    source: CopySource,
     target: string,
     relative: string,
     options: CopyOptions,
     copy: number,
   ): void => {
     for (const name of source.tree.list(source.path)) {
-      const from = { tree: source.tree, path: join(source.path, name) }
+      const from = { ...source, path: join(source.path, name) }
       const to = join(target, name)
       const path = join(relative, name)
       const stats = source.tree.lstat(from.path)
@@ -196,7 +199,7 @@ export function createLayout(
   }
 
   const copyWithParents = (
-    source: { readonly tree: Tree; readonly path: string; readonly name: string },
+    source: CopySource & { readonly name: string },
     stats: BigIntStats,
     type: TarEntryType,
     into: string,
@@ -300,12 +303,7 @@ export function createLayout(
   }
 }
 
-function planFor(
-  stats: BigIntStats,
-  source: { readonly tree: Tree; readonly path: string },
-  options: CopyOptions,
-  copy: number,
-): Planned {
+function planFor(stats: BigIntStats, source: CopySource, options: CopyOptions, copy: number): Planned {
   const own = describe(stats, source.tree, source.path)
   const isLink = own.type === 'symlink'
   const mode =
@@ -316,7 +314,9 @@ function planFor(
     mode,
     xattrs: () => source.tree.xattrs(source.path),
     ...(own.type === 'file' && stats.nlink > 1n ? { inode: `${copy}:${stats.dev}:${stats.ino}` } : {}),
-    ...(own.type === 'file' ? { contents: contentsOf(source.tree, source.path, stats) } : {}),
+    ...(own.type === 'file'
+      ? { contents: contentsOf(source.tree, source.path, stats, source.digests?.get(source.path)) }
+      : {}),
   }
 }
 

@@ -1,12 +1,18 @@
 /** Reading what is to be copied: contents into a layer, and the digest that a cache key needs. */
-import { createHash, hash, type Hash } from 'node:crypto'
-import { closeSync, fstatSync, readSync, type BigIntStats } from 'node:fs'
+import { createHash, hash } from 'node:crypto'
+import { closeSync, fstatSync, type BigIntStats } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
-import { show, type LayerWriter, type TarEntryType, type Tree } from '../../cas/index.ts'
+import {
+  show,
+  type Intake,
+  type LayerWriter,
+  type StatCache,
+  type TarEntryType,
+  type Tree,
+} from '../../cas/index.ts'
 
 const PART = 1024 * 1024
 const TURN_MS = 20
-let buffer: Buffer | undefined
 
 /** `undefined` for a socket, which has no form in a layer. */
 export function typeOf(stats: BigIntStats): TarEntryType | undefined {
@@ -18,13 +24,15 @@ export function typeOf(stats: BigIntStats): TarEntryType | undefined {
   return stats.isBlockDevice() ? 'block' : undefined
 }
 
-/** Writes a file's contents; `SOURCE_CHANGED` when it is not the file that was looked at before. */
+/** Writes a file's contents; `digest` when it is known. `SOURCE_CHANGED` when it is not the file that was looked at before. */
 export function contentsOf(
   tree: Tree,
   path: string,
   seen: BigIntStats,
+  digest: Buffer | undefined,
 ): (writer: LayerWriter) => Promise<void> {
   return async (writer) => {
+    if (digest !== undefined && writer.stored(digest)) return
     const fd = openUnchanged(tree, path, seen)
     try {
       const size = Number(seen.size)
@@ -59,6 +67,16 @@ export interface DigestOptions {
   readonly owners: boolean
   readonly excludes?: ((path: string, isDirectory: boolean) => boolean) | undefined
   readonly signal?: AbortSignal | undefined
+  /** Takes the contents of what is read. */
+  readonly intake: () => Intake
+  /** Files that were digested before and are unchanged are not opened. */
+  readonly statCache?: StatCache | undefined
+}
+
+/** What a COPY takes, and by path the digests of its files' contents. */
+export interface SourceDigest {
+  readonly digest: string
+  readonly files: ReadonlyMap<string, Buffer>
 }
 
 /**
@@ -68,7 +86,8 @@ export interface DigestOptions {
 export async function digestSources(
   sources: readonly { readonly tree: Tree; readonly path: string; readonly name: string }[],
   options: DigestOptions,
-): Promise<string> {
+): Promise<SourceDigest> {
+  const files = new Map<string, Buffer>()
   const all = createHash('sha256')
   const inodes = new Map<string, number>()
   let last = performance.now()
@@ -81,7 +100,9 @@ export async function digestSources(
       const type = stats && typeOf(stats)
       if (stats === undefined || type === undefined) continue
       if (relative !== '' && options.excludes?.(relative, type === 'directory') === true) continue
-      all.update(`${line(source.tree, path, relative, stats, type, options.owners, inodes)}\n`)
+      const digest = type === 'file' ? digestFile(source.tree, path, stats, options) : undefined
+      if (digest !== undefined) files.set(path, digest)
+      all.update(`${line(source.tree, path, relative, stats, type, digest, options.owners, inodes)}\n`)
       if (type === 'directory') {
         for (const name of source.tree.list(path).toReversed()) {
           pending.push({
@@ -97,7 +118,7 @@ export async function digestSources(
       }
     }
   }
-  return `sha256:${all.digest('hex')}`
+  return { digest: `sha256:${all.digest('hex')}`, files }
 }
 
 function line(
@@ -106,6 +127,7 @@ function line(
   relative: string,
   stats: BigIntStats,
   type: TarEntryType,
+  digest: Buffer | undefined,
   owners: boolean,
   inodes: Map<string, number>,
 ): string {
@@ -113,7 +135,7 @@ function line(
   if (relative === '' && type === 'directory') return 'directory'
   const fields: unknown[] = [type, relative, Number(stats.mode & 0o7777n)]
   if (owners) fields.push(Number(stats.uid), Number(stats.gid))
-  if (type === 'file') fields.push(Number(stats.size), digestFile(tree, path, stats))
+  if (digest !== undefined) fields.push(Number(stats.size), digest.toString('hex'))
   if (type === 'symlink') fields.push(tree.readlink(path))
   if (type === 'char' || type === 'block') fields.push(String(stats.rdev))
   for (const [name, value] of tree.xattrs(path)) fields.push(name, value.toString('base64'))
@@ -127,21 +149,17 @@ function line(
   return JSON.stringify(fields)
 }
 
-function digestFile(tree: Tree, path: string, seen: BigIntStats): string {
+const EMPTY = hash('sha256', '', 'buffer')
+
+function digestFile(tree: Tree, path: string, seen: BigIntStats, options: DigestOptions): Buffer {
+  if (seen.size === 0n) return EMPTY
+  const known = options.statCache?.find(seen)
+  if (known !== undefined) return known
   const fd = openUnchanged(tree, path, seen)
   try {
-    const part = (buffer ??= Buffer.allocUnsafeSlow(PART))
-    const first = readSync(fd, part, 0, PART, null)
-    if (first < PART) return hash('sha256', part.subarray(0, first), 'hex')
-    const whole: Hash = createHash('sha256').update(part.subarray(0, first))
-    for (
-      let length = readSync(fd, part, 0, PART, null);
-      length > 0;
-      length = readSync(fd, part, 0, PART, null)
-    ) {
-      whole.update(part.subarray(0, length))
-    }
-    return whole.digest('hex')
+    const digest = options.intake().take(fd, Number(seen.size))
+    options.statCache?.remember(seen, digest)
+    return digest
   } finally {
     closeSync(fd)
   }

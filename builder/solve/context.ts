@@ -1,5 +1,5 @@
 /** What the steps of one build share. */
-import type { Store } from '../../cas/index.ts'
+import type { StatCache, Store } from '../../cas/index.ts'
 import type { Dockerfile } from '../../dockerfile-parser/index.ts'
 import type { BuildContext } from '../copy/context.ts'
 import type { BuildRequest } from '../types.ts'
@@ -12,6 +12,8 @@ export interface SolveContext {
   readonly progress: Progress
   /** Opened when a step first needs it. */
   context(): BuildContext
+  /** Of that context's files; `undefined` with `--no-stat-cache`. */
+  statCache(): StatCache | undefined
   /** Aborts when a step fails, or the request's own signal does. */
   readonly signal: AbortSignal
   /** Stops what runs beside; the first reason is the build's error. */

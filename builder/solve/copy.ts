@@ -1,7 +1,7 @@
 /** COPY, ADD and WORKDIR: the layers they make. Loaded when one runs. */
 import { closeSync, constants, openSync } from 'node:fs'
 import { resolveUser } from '../../runtime/index.ts'
-import { bytesOf, openTree, type Layer } from '../../cas/index.ts'
+import { bytesOf, openTree, type Intake, type Layer } from '../../cas/index.ts'
 import { createLayout, type CopyOptions, type Layout, type Owner } from '../copy/layout.ts'
 import { parseMode } from '../copy/mode.ts'
 import { unpackArchive } from '../copy/unpack.ts'
@@ -16,7 +16,7 @@ export async function runCopy(
   layers: readonly Layer[],
   sources: Sources,
 ): Promise<Layer> {
-  return writeLayer(context, layers, async (layout, root, own) => {
+  return writeLayer(context, layers, sources.intake, async (layout, root, own) => {
     const owner = step.chown === undefined ? undefined : ownerOf(root, step.chown)
     const options: CopyOptions = {
       // What comes from a context is root's, whoever owns it here.
@@ -29,7 +29,7 @@ export async function runCopy(
     for (const selected of sources.selected) {
       const archive = step.unpack ? await unpackArchive(context.store, selected) : undefined
       if (archive === undefined) {
-        layout.copy(selected, destination, options)
+        layout.copy({ ...selected, digests: sources.digested?.files }, destination, options)
         continue
       }
       const fd = openSync(archive, constants.O_RDONLY | constants.O_DIRECTORY)
@@ -49,7 +49,7 @@ export async function runWorkdir(
   step: WorkdirStep,
   layers: readonly Layer[],
 ): Promise<Layer> {
-  return writeLayer(context, layers, async (layout, root) => {
+  return writeLayer(context, layers, undefined, async (layout, root) => {
     const owner = step.user === '' ? undefined : resolveUser(root, step.user)
     layout.makeDirectory(bytesOf(step.path), owner)
   })
@@ -58,6 +58,7 @@ export async function runWorkdir(
 async function writeLayer(
   { store, signal, nowNs, request }: SolveContext,
   layers: readonly Layer[],
+  intake: Intake | undefined,
   plan: (layout: Layout, root: number, own: DisposableStack) => Promise<void>,
 ): Promise<Layer> {
   await using root = await store.layers.mount(layers)
@@ -65,7 +66,7 @@ async function writeLayer(
   using own = new DisposableStack()
   const layout = createLayout(tree, { nowNs, clamp: request.sourceDateEpoch !== undefined })
   await plan(layout, root.fd, own)
-  return await store.layers.write((writer) => layout.write(writer), { signal })
+  return await store.layers.write((writer) => layout.write(writer), { signal, intake })
 }
 
 /** A number without a group is both, a name without a group has the group that /etc/passwd says. */

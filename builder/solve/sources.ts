@@ -1,27 +1,30 @@
 /** What a COPY or ADD takes: the files it names, and their digest for its key. */
 import { TbuildError } from '../../errors.ts'
-import { openTree, type Layer, type Tree } from '../../cas/index.ts'
+import { openTree, type Intake, type Layer, type Tree } from '../../cas/index.ts'
 import { createIgnoreMatcher } from '../../dockerfile-parser/index.ts'
 import type { CopyOptions } from '../copy/layout.ts'
 import { selectSources, type Selected } from '../copy/select.ts'
-import { digestSources } from '../copy/source.ts'
+import { digestSources, type SourceDigest } from '../copy/source.ts'
 import type { CopyStep } from '../plan/types.ts'
 import type { SolveContext } from './context.ts'
 
 /** The sources of a step, in a tree that somebody keeps open. */
 export interface Sources extends AsyncDisposable {
   readonly selected: readonly Selected[]
+  /** What was digested of them, and the contents that were taken in meanwhile. */
+  digested?: SourceDigest
+  intake?: Intake
 }
 
 /** Of the build context. Cheap: nothing is mounted. */
 export function contextSources(context: SolveContext, step: CopyStep): Sources {
   // `COPY <<EOF` alone needs no context.
-  if (step.patterns.length === 0) return { selected: [], [Symbol.asyncDispose]: async () => {} }
-  const opened = context.context()
-  return {
-    selected: select(step, opened.tree, (path) => opened.whyIgnored(path)),
-    [Symbol.asyncDispose]: async () => {},
+  const opened = step.patterns.length === 0 ? undefined : context.context()
+  const sources: Sources = {
+    selected: opened === undefined ? [] : select(step, opened.tree, (path) => opened.whyIgnored(path)),
+    [Symbol.asyncDispose]: async () => sources.intake?.[Symbol.dispose](),
   }
+  return sources
 }
 
 /** Of other layers, which are mounted until it is disposed. */
@@ -37,7 +40,14 @@ export async function layerSources(
     await root[Symbol.asyncDispose]()
   }
   try {
-    return { selected: select(step, tree, () => undefined), [Symbol.asyncDispose]: dispose }
+    const sources: Sources = {
+      selected: select(step, tree, () => undefined),
+      [Symbol.asyncDispose]: async () => {
+        sources.intake?.[Symbol.dispose]()
+        await dispose()
+      },
+    }
+    return sources
   } catch (error) {
     await dispose()
     throw error
@@ -56,12 +66,15 @@ function select(step: CopyStep, tree: Tree, whyIgnored: (path: string) => string
   return selected
 }
 
-export function digestOf(context: SolveContext, step: CopyStep, sources: Sources): Promise<string> {
-  return digestSources(sources.selected, {
+export async function digestOf(context: SolveContext, step: CopyStep, sources: Sources): Promise<string> {
+  sources.digested ??= await digestSources(sources.selected, {
     owners: step.source.kind !== 'context' && step.chown === undefined,
     excludes: excludesOf(step),
     signal: context.signal,
+    intake: () => (sources.intake ??= context.store.layers.intake()),
+    statCache: step.source.kind === 'context' ? context.statCache() : undefined,
   })
+  return sources.digested.digest
 }
 
 export function excludesOf(step: CopyStep): CopyOptions['excludes'] {

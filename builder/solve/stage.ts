@@ -17,7 +17,8 @@ export interface SolvedStage {
   readonly history: readonly HistoryEntry[]
 }
 
-export interface StageRun {
+/** Disposed when the build has ended. */
+export interface StageRun extends AsyncDisposable {
   readonly plan: StagePlan
   /** Of the last step. Runs other stages if it must. */
   key(): Promise<StepKey>
@@ -51,6 +52,7 @@ export function createStageRun(
   const layers: Layer[] = []
   const created: string[] = []
   const keys: Promise<Key>[] = []
+  const opened = new Map<CopyStep, Promise<Sources>>()
   let position = 0
   let from: StepProgress | undefined
   let started = false
@@ -86,8 +88,7 @@ export function createStageRun(
     const cheap = await cheapKey(step)
     const known = cheap && !request.noCache && store.steps.resolve(cheap)
     if (known) return known
-    await using sources = await openSources(step)
-    const digest = await digestOf(context, step, sources)
+    const digest = await digestOf(context, step, await sourcesOf(step))
     const isStale = step.source.kind === 'stage' && runOf(step.source.stage).isStale
     if (cheap !== undefined && !isStale) store.steps.alias(cheap, digest)
     return digest
@@ -106,6 +107,24 @@ export function createStageRun(
       ...step.patterns.map((pattern) => ['source', pattern] as const),
       ...step.excludes.map((pattern) => ['exclude', pattern] as const),
     ])
+  }
+  /** Open from when the key needs them until the step is done: what was read for the key is not read again. */
+  const sourcesOf = (step: CopyStep): Promise<Sources> => {
+    let sources = opened.get(step)
+    if (sources === undefined) {
+      sources = openSources(step)
+      opened.set(step, sources)
+    }
+    return sources
+  }
+  const release = async (step: Step): Promise<void> => {
+    const sources = step.kind === 'copy' ? opened.get(step) : undefined
+    if (step.kind !== 'copy' || sources === undefined) return
+    opened.delete(step)
+    await sources.then(
+      (one) => one[Symbol.asyncDispose](),
+      () => {},
+    )
   }
   const openSources = async (step: CopyStep): Promise<Sources> => {
     const { source } = step
@@ -148,7 +167,8 @@ export function createStageRun(
     from?.cached()
   }
 
-  const take = (result: StepResult): void => {
+  const take = async (step: Step, result: StepResult): Promise<void> => {
+    await release(step)
     layers.push(store.layers.open(result.diffId))
     created.push(result.created)
     position++
@@ -177,6 +197,8 @@ export function createStageRun(
       else shown.failed(error)
       context.abort(error)
       throw error
+    } finally {
+      await release(step)
     }
   }
   const execute = async (step: Step, index: number, shown: StepProgress): Promise<Layer> => {
@@ -184,8 +206,10 @@ export function createStageRun(
     if (step.kind === 'exec') return (await import('./exec.ts')).runExec(context, step, layers, shown)
     const { runCopy, runWorkdir } = await import('./copy.ts')
     if (step.kind === 'workdir') return await runWorkdir(context, step, layers)
-    await using sources = await openSources(step)
+    const sources = await sourcesOf(step)
     await checkContents(step, index, sources)
+    // Without the cache nobody has asked for the key yet; it will be wanted.
+    if (step.source.kind === 'context') await digestOf(context, step, sources)
     return await runCopy(context, step, layers, sources)
   }
   /** A key that was told by where the contents come from is wrong when that has just been made anew, differently. */
@@ -227,7 +251,7 @@ export function createStageRun(
       const found = store.steps.find(key)
       if (found === undefined) return
       progress.start(title(position + 2, step.text)).cached()
-      take(found)
+      await take(step, found)
     }
   }
 
@@ -252,7 +276,7 @@ export function createStageRun(
         const found = store.steps.find(key)
         if (found !== undefined) {
           progress.start(title(index + 2, step.text)).cached()
-          take(found)
+          await take(step, found)
           continue
         }
       }
@@ -293,6 +317,9 @@ export function createStageRun(
     },
     get settled() {
       return Promise.allSettled([solved])
+    },
+    [Symbol.asyncDispose]: async () => {
+      for (const step of opened.keys()) await release(step)
     },
   }
   cheapStages.set(self, allKeysCheap)

@@ -77,6 +77,10 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
     hashing.update(buffer.subarray(Math.max(0, runStart - flushed), filled))
     flush()
   }
+  const digestRun = (): Buffer => {
+    const rest = buffer.subarray(Math.max(0, runStart - flushed), filled)
+    return hashing === undefined ? hash('sha256', rest, 'buffer') : hashing.update(rest).digest()
+  }
   const rewind = (): void => {
     if (runStart < flushed) {
       flushed = runStart
@@ -124,10 +128,14 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
       }
       return read
     },
+    drop: () => {
+      const digest = digestRun()
+      rewind()
+      return digest
+    },
     end: () => {
       const size = flushed + filled - runStart
-      const rest = buffer.subarray(Math.max(0, runStart - flushed), filled)
-      const digest = hashing === undefined ? hash('sha256', rest, 'buffer') : hashing.update(rest).digest()
+      const digest = digestRun()
       const there = find(digest)
       if (there !== undefined) {
         rewind()

@@ -13,6 +13,8 @@ export interface ContentWriter extends Disposable {
   appendFrom(fd: number, position: number, length: number, tee?: (part: Buffer) => void): number
   /** Number of the content in `list`. */
   end(): number
+  /** Instead of `end`: nothing was given. Its digest. */
+  drop(): Buffer
   /** The number of a content that the store or this writer has; `undefined`: it must be written. */
   find(digest: Uint8Array): number | undefined
   /** What was written can be read back by its location. */

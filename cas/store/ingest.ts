@@ -3,6 +3,7 @@
  * layer's tree built, from which the driver makes what it mounts. Nothing of it is visible before `commit.ts` has recorded it.
  */
 import { createHash } from 'node:crypto'
+import { readSync } from 'node:fs'
 import type { ContentReader } from '../contents/reader.ts'
 import type { ContentWriter } from '../contents/types.ts'
 import { createApplier, type AppliedLayer } from '../layer/apply.ts'
@@ -34,8 +35,8 @@ export interface TarIngest {
 /** Takes a layer of our own making, entry by entry. */
 export interface EntryIngest extends LayerSink {
   data(chunk: Uint8Array): void
-  /** The whole of a file, which the store has: `find` of the content writer has said so. */
-  stored(digest: Uint8Array): void
+  /** The whole of a file; false when the store does not have it. */
+  stored(digest: Uint8Array): boolean
   end(): IncomingLayer
 }
 
@@ -126,12 +127,13 @@ export function startEntryIngest(parts: Parts, reader: ContentReader): EntryInge
       if (read < length) throw changed(name, 'it is shorter than it was when it was opened')
     },
     zeros: (length) => {
-      take(length)
-      layer.hole(length)
+      const offset = take(length)
+      layer.hole(length, offset)
     },
     stored: (digest) => {
-      take(size)
-      layer.stored(digest, reader)
+      const isKnown = layer.stored(digest, reader)
+      if (isKnown) take(size)
+      return isKnown
     },
     get bytes() {
       return layer.bytes
@@ -141,10 +143,12 @@ export function startEntryIngest(parts: Parts, reader: ContentReader): EntryInge
 }
 
 const PART = 1024 * 1024
-const zeros = Buffer.alloc(64 * 1024)
+/** Aligned spans of so many zeros are holes, however they come: so that one file is always the same runs. */
+export const HOLE: number = 64 * 1024
+const zeros = Buffer.alloc(HOLE)
 /** A file whose holes cannot be kept is kept whole, up to this size. */
 const MOST_UNALIGNED = 64 * 1024 * 1024
-let part: Buffer | undefined
+let scratch: Buffer | undefined
 
 /** What both have in common: where each byte goes. */
 class Incoming {
@@ -158,6 +162,11 @@ class Incoming {
   #isOpen = false
   #runStart = 0
   #runEnd = 0
+  #fileSize = 0
+  /** Is it looked at for holes? Those of a sparse entry are known. */
+  #findsHoles = false
+  /** At the end of what was seen, in a block that was all zeros so far. */
+  #pendingZeros = 0
   /** All of a file whose holes are not where the index image can have some. */
   #whole: Buffer | undefined
 
@@ -184,6 +193,8 @@ class Incoming {
     this.#inode = this.#applier.entry(entry)
     if (this.#inode === undefined) return
     this.#tree.setSize(this.#inode, entry.size)
+    this.#fileSize = entry.size
+    this.#findsHoles = entry.size >= HOLE && !('sparse' in entry)
     if (!hasAlignedHoles(entry)) this.#keepWhole(entry)
   }
 
@@ -197,34 +208,55 @@ class Incoming {
   }
 
   data(bytes: Uint8Array, offset: number): void {
-    this.#beginAt(offset)
-    this.#contents.append(bytes)
-    this.#runEnd += bytes.length
     this.#whole?.set(bytes, offset)
+    if (!this.#findsHoles) {
+      this.#append(bytes, offset)
+      return
+    }
+    for (let at = 0; at < bytes.length;) {
+      const position = offset + at
+      const part = bytes.subarray(at, at + HOLE - (position % HOLE))
+      at += part.length
+      if (this.#zerosFrom(position) && isZero(part)) this.#addZeros(part.length, position)
+      else this.#append(part, position)
+    }
   }
 
   dataFrom(fd: number, from: number, length: number, offset: number): number {
-    this.#beginAt(offset)
-    const read = this.#contents.appendFrom(fd, from, length, (bytes) => this.hash.update(bytes))
-    this.#runEnd += read
-    return read
-  }
-
-  /** In a file. */
-  hole(length: number): void {
-    this.#endRun()
-    for (let rest = length; rest > 0; rest -= zeros.length) {
-      this.hash.update(rest < zeros.length ? zeros.subarray(0, rest) : zeros)
+    if (!this.#findsHoles) {
+      this.#beginAt(offset)
+      const read = this.#contents.appendFrom(fd, from, length, (bytes) => this.hash.update(bytes))
+      this.#runEnd += read
+      return read
     }
-    this.#recipe.zeros(length)
+    const buffer = (scratch ??= Buffer.allocUnsafeSlow(PART))
+    let done = 0
+    while (done < length) {
+      const read = readSync(fd, buffer, 0, Math.min(PART, length - done), from + done)
+      if (read === 0) break
+      const bytes = buffer.subarray(0, read)
+      this.hash.update(bytes)
+      this.data(bytes, offset + done)
+      done += read
+    }
+    return done
   }
 
-  stored(digest: Uint8Array, reader: ContentReader): void {
+  /** In a file, at `offset`. */
+  hole(length: number, offset: number): void {
+    for (let at = 0; at < length; at += zeros.length) {
+      const bytes = zeros.subarray(0, length - at)
+      this.hash.update(bytes)
+      this.data(bytes, offset + at)
+    }
+  }
+
+  stored(digest: Uint8Array, reader: ContentReader): boolean {
     const content = this.#contents.find(digest)
-    if (content === undefined) throw new Error('this content is not stored')
+    if (content === undefined) return false
     const { list } = this.#contents
     const size = list.size(content)
-    const bytes = (part ??= Buffer.allocUnsafeSlow(PART))
+    const bytes = (scratch ??= Buffer.allocUnsafeSlow(PART))
     for (let at = 0; at < size; at += PART) {
       const some = bytes.subarray(0, Math.min(PART, size - at))
       reader.read(digest, list.location(content), at, some)
@@ -232,9 +264,13 @@ class Incoming {
     }
     this.#recipe.run(digest, size)
     if (this.#inode !== undefined) this.#tree.addPiece(this.#inode, 0, size, content)
+    return true
   }
 
   endEntry(): void {
+    // The last block is not whole.
+    if (this.#pendingZeros > 0) this.#append(new Uint8Array(0), this.#fileSize)
+    this.#findsHoles = false
     this.#endRun()
     if (this.#whole !== undefined && this.#inode !== undefined) {
       this.#contents.begin()
@@ -259,6 +295,29 @@ class Incoming {
     }
   }
 
+  #append(bytes: Uint8Array, offset: number): void {
+    const pending = this.#pendingZeros
+    this.#pendingZeros = 0
+    this.#beginAt(offset - pending)
+    if (pending > 0) this.#contents.append(zeros.subarray(0, pending))
+    this.#contents.append(bytes)
+    this.#runEnd += pending + bytes.length
+  }
+
+  /** Is all of this block, up to here, zeros? */
+  #zerosFrom(position: number): boolean {
+    return position % HOLE === this.#pendingZeros
+  }
+
+  #addZeros(length: number, position: number): void {
+    this.#pendingZeros += length
+    if (this.#pendingZeros < HOLE) return
+    this.#pendingZeros = 0
+    this.#endRun()
+    this.#recipe.zeros(HOLE)
+    this.#runStart = this.#runEnd = position + length
+  }
+
   #beginAt(offset: number): void {
     if (this.#isOpen && offset === this.#runEnd) return
     this.#endRun()
@@ -279,6 +338,10 @@ class Incoming {
       this.#tree.addPiece(this.#inode, this.#runStart, length, content)
     }
   }
+}
+
+export function isZero(bytes: Uint8Array): boolean {
+  return bytes[0] === 0 && zeros.subarray(0, bytes.length).equals(bytes)
 }
 
 function changed(name: TarOutputEntry['path'], message: string) {

@@ -1,10 +1,14 @@
 /** Contents on their way into a layer that may never be: see `Intake`. */
+import { readSync } from 'node:fs'
 import type { ContentWriter } from '../contents/types.ts'
 import { tarError } from '../tar/entry.ts'
 import type { Database } from './database.ts'
 import { enterEpoch } from './epoch.ts'
 import type { StorePaths } from './paths.ts'
+import { HOLE, isZero } from './ingest.ts'
 import type { Intake } from './types.ts'
+
+let buffer: Buffer | undefined
 
 export class IntakeState implements Intake {
   readonly #epoch: Disposable
@@ -19,10 +23,30 @@ export class IntakeState implements Intake {
   take(fd: number, size: number): Buffer {
     const { contents } = this
     contents.begin()
-    const read = contents.appendFrom(fd, 0, size)
-    const content = contents.end()
-    if (read < size) throw tarError('TAR_FILE_CHANGED', 'it is shorter than it was when it was opened')
-    return Buffer.from(contents.list.digest(content))
+    const { read, hasHoles } =
+      size < HOLE ? { read: contents.appendFrom(fd, 0, size), hasHoles: false } : this.#take(fd, size)
+    if (read < size) {
+      contents.drop()
+      throw tarError('TAR_FILE_CHANGED', 'it is shorter than it was when it was opened')
+    }
+    // Such a file is several contents: it is read again when it is needed.
+    if (hasHoles) return contents.drop()
+    return Buffer.from(contents.list.digest(contents.end()))
+  }
+
+  #take(fd: number, size: number): { readonly read: number; readonly hasHoles: boolean } {
+    const block = (buffer ??= Buffer.allocUnsafeSlow(HOLE))
+    let read = 0
+    let hasHoles = false
+    while (read < size) {
+      const count = readSync(fd, block, 0, Math.min(HOLE, size - read), read)
+      if (count === 0) break
+      const bytes = block.subarray(0, count)
+      hasHoles ||= count === HOLE && isZero(bytes)
+      this.contents.append(bytes)
+      read += count
+    }
+    return { read, hasHoles }
   }
 
   has(digest: Uint8Array): boolean {

@@ -14,6 +14,7 @@ import { sweepDeadLeases } from './lease.ts'
 import { convertLegacy } from './legacy.ts'
 import { storePaths, type StorePaths } from './paths.ts'
 import { prune } from './prune.ts'
+import { openStatCache } from '../stat-cache/stat-cache.ts'
 import { createStepCache } from './steps.ts'
 import type { Store } from './types.ts'
 
@@ -58,6 +59,7 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
     layers,
     images: createImageStore(context, blobs),
     steps: createStepCache(context),
+    statCache: (directory) => openStatCache(paths.contexts, directory),
     lease: () => context.lease(),
     workDirectory: (prefix) => context.workDirectory(prefix),
     prune: async (how) => prune(context, how),

@@ -7,6 +7,7 @@
  * from the moment the contents are fixed; `stored` resolves when the ingest is durable. Layers are stacked into a *root*, a
  * detached overlay mount known by descriptor only.
  */
+import type { BigIntStats } from 'node:fs'
 import type { TarOutputEntry } from '../tar/index.ts'
 import type { BlobDigest, Descriptor, DiffId, ImageConfig, Manifest } from '../oci.ts'
 
@@ -49,8 +50,8 @@ export interface LayerWriter {
   /** Contents from `fd`, `length` bytes at `offset`. Throws `TAR_FILE_CHANGED` when there are fewer. */
   dataFrom(fd: number, offset: number, length: number): void
   zeros(length: number): void
-  /** All of the contents, which an intake has taken. */
-  stored(digest: Uint8Array): void
+  /** All of the contents, by their digest, if the store or the intake has them; false when not: then they must be written. */
+  stored(digest: Uint8Array): boolean
   /** Lets the event loop have a turn when one is due; call it between entries. */
   breathe(): Promise<void>
 }
@@ -182,12 +183,23 @@ export interface PruneReport {
   readonly freedBytes: number
 }
 
+/** Digests of files of a directory that is built from: see `cas/stat-cache`. */
+export interface StatCache {
+  /** Of a file that is unchanged since it was remembered. A view, valid until `save`. */
+  find(stats: BigIntStats): Buffer | undefined
+  /** `stats` as they were before and after the file was read. */
+  remember(stats: BigIntStats, digest: Uint8Array): void
+  save(): void
+}
+
 export interface Store extends AsyncDisposable {
   readonly path: string
   readonly blobs: BlobStore
   readonly layers: LayerStore
   readonly images: ImageStore
   readonly steps: StepCache
+  /** @param context absolute path of the directory */
+  statCache(context: string): StatCache
   /** This process's lease: a name, and the descriptor whose lock holds it (to be inherited by what must keep it). */
   lease(): { readonly scope: string; readonly fd: number }
   /** A fresh directory of this process's, removed with its lease. */

@@ -1,0 +1,176 @@
+/**
+ * Digests of files, by what stat(2) says of them, so that an unchanged file is not even opened. One packed file for each directory that is built from.
+ *
+ * A file is taken for unchanged when device, inode, size, modification and change time (nanoseconds) are those of the record. A program can set a
+ * modification time, but not a change time: each write, rename, chmod and new link moves it. What remains, and what is done about it:
+ * - Two changes within one tick of the kernel's clock have one time (4 ms and less; seconds on some network file systems). So a file that changed
+ *   less than two seconds before it was read, or has a time in the future, gets no record: it is read again next time.
+ * - An inode number that is used again comes with a new change time.
+ * - A clock that is set back could bring an old change time again only to the nanosecond.
+ * - A file that somebody holds mapped for writing may change without a new time until the kernel writes the page back; and some file systems in user space
+ *   do not keep change times. For those there is `--no-stat-cache`.
+ *
+ * File: a magic line, records of 80 bytes, a crc32 of the records. A record: device, inode, size, mtime, ctime (8 each, little-endian), 8 of zeros, sha256.
+ */
+import {
+  closeSync,
+  fstatSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+  type BigIntStats,
+} from 'node:fs'
+import { hash, randomBytes } from 'node:crypto'
+import { join } from 'node:path'
+import { crc32 } from 'node:zlib'
+import { isErrno } from '../../linux/index.ts'
+import type { StatCache } from '../store/types.ts'
+
+const MAGIC = Buffer.from('tbuild stat 1\n\0\0')
+const RECORD = 80
+const DIGEST_AT = 48
+const SETTLED_NS = 2_000_000_000n
+/** Records of files that were not asked for are kept while there are no more than so many times those that were. */
+const MOST_UNUSED = 3
+
+/** @param directory where the caches of all contexts are; @param context the path that this one is for */
+export function openStatCache(directory: string, context: string): StatCache {
+  const path = join(directory, hash('sha256', context).slice(0, 32))
+  let known = index(load(path))
+  const fresh: Buffer[] = []
+  const used = new Set<number>()
+  let now: bigint | undefined
+
+  return {
+    find: (stats) => {
+      const at = known.find(stats)
+      if (at === undefined) return undefined
+      used.add(at)
+      return known.records.subarray(at + DIGEST_AT, at + RECORD)
+    },
+    remember: (stats, digest) => {
+      // Asked before the first file is looked at again: later would be too late for it.
+      const settled = (now ??= fileSystemTime(directory)) - SETTLED_NS
+      if (stats.ctimeNs > settled || stats.mtimeNs > settled) return
+      fresh.push(encode(stats, digest))
+    },
+    save: () => {
+      if (fresh.length === 0) return
+      const all = known.records
+      const most = (used.size + fresh.length) * MOST_UNUSED
+      const kept: Buffer[] = []
+      for (let at = 0, unused = 0; at < all.length; at += RECORD) {
+        if (used.has(at) || unused++ < most) kept.push(all.subarray(at, at + RECORD))
+      }
+      const records = Buffer.concat([...kept, ...fresh])
+      write(directory, path, records)
+      known = index(records)
+      fresh.length = 0
+      used.clear()
+    },
+  }
+}
+
+interface Index {
+  readonly records: Buffer
+  /** Where the record of exactly this file begins. */
+  find(stats: BigIntStats): number | undefined
+}
+
+/** Open addressing by inode. Of two records of one inode the later counts. */
+function index(records: Buffer): Index {
+  const count = records.length / RECORD
+  const mask = 2 ** Math.ceil(Math.log2(count * 2 + 2)) - 1
+  const table = new Int32Array(mask + 1)
+  const slotOf = (inode: bigint, from: number): number => {
+    let slot = Math.imul(Number(inode & 0xffff_ffffn), 0x9e3779b1) & mask
+    for (; table[slot] !== 0; slot = (slot + 1) & mask) {
+      const at = ((table[slot] ?? 0) - 1) * RECORD
+      if (
+        records.readBigUInt64LE(at + 8) === inode &&
+        records.readBigUInt64LE(at) === records.readBigUInt64LE(from)
+      )
+        break
+    }
+    return slot
+  }
+  for (let i = 0; i < count; i++) table[slotOf(records.readBigUInt64LE(i * RECORD + 8), i * RECORD)] = i + 1
+  return {
+    records,
+    find: (stats) => {
+      if (count === 0) return undefined
+      const wanted = encode(stats, EMPTY)
+      let slot = Math.imul(Number(stats.ino & 0xffff_ffffn), 0x9e3779b1) & mask
+      for (; table[slot] !== 0; slot = (slot + 1) & mask) {
+        const at = ((table[slot] ?? 0) - 1) * RECORD
+        if (records.compare(wanted, 0, DIGEST_AT, at, at + DIGEST_AT) === 0) return at
+      }
+      return undefined
+    },
+  }
+}
+
+const EMPTY = Buffer.alloc(0)
+
+function encode(stats: BigIntStats, digest: Uint8Array): Buffer {
+  const record = Buffer.alloc(RECORD)
+  record.writeBigUInt64LE(BigInt.asUintN(64, stats.dev), 0)
+  record.writeBigUInt64LE(BigInt.asUintN(64, stats.ino), 8)
+  record.writeBigUInt64LE(stats.size, 16)
+  record.writeBigInt64LE(stats.mtimeNs, 24)
+  record.writeBigInt64LE(stats.ctimeNs, 32)
+  record.set(digest, DIGEST_AT)
+  return record
+}
+
+/** The records; none when the file is missing or not whole. */
+function load(path: string): Buffer {
+  let bytes: Buffer
+  try {
+    bytes = readFileSync(path)
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return EMPTY
+    throw error
+  }
+  const records = bytes.subarray(MAGIC.length, -4)
+  const isWhole =
+    bytes.length >= MAGIC.length + 4 &&
+    bytes.subarray(0, MAGIC.length).equals(MAGIC) &&
+    records.length % RECORD === 0 &&
+    crc32(records) === bytes.readUInt32LE(bytes.length - 4)
+  return isWhole ? records : EMPTY
+}
+
+/** Not synced: what is lost is only made anew, and what is torn is told by its checksum. */
+function write(directory: string, path: string, records: Buffer): void {
+  const temporary = join(directory, `.${randomBytes(8).toString('hex')}`)
+  const end = Buffer.alloc(4)
+  end.writeUInt32LE(crc32(records))
+  const fd = openSync(temporary, 'wx', 0o600)
+  try {
+    const bytes = Buffer.concat([MAGIC, records, end])
+    for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at)
+  } catch (error) {
+    rmSync(temporary, { force: true })
+    // No room for a cache is no reason to fail.
+    if (!isErrno(error, 'ENOSPC', 'EDQUOT', 'EFBIG')) throw error
+    return
+  } finally {
+    closeSync(fd)
+  }
+  renameSync(temporary, path)
+}
+
+/** What the kernel's clock would give a file that is written now. */
+function fileSystemTime(directory: string): bigint {
+  const path = join(directory, `.${randomBytes(8).toString('hex')}`)
+  const fd = openSync(path, 'wx', 0o600)
+  try {
+    return fstatSync(fd, { bigint: true }).ctimeNs
+  } finally {
+    closeSync(fd)
+    rmSync(path)
+  }
+}
