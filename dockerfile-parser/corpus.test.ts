@@ -1,7 +1,7 @@
 /** Other builders' test data (fixtures/dockerfile-parser, fixtures/dockerignore; see the notes in the files). */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, test } from '@jest/globals'
+import { afterAll, describe, expect, test } from '@jest/globals'
 import { dumpTree } from './dump.ts'
 import {
   createIgnoreMatcher,
@@ -164,4 +164,20 @@ test('ignore file: 1 case', () => {
   }
   const read = parseIgnoreFile(content).map(({ pattern, negated }) => (negated ? '!' : '') + pattern)
   expect(read).toEqual(expected)
+})
+
+afterAll(() => {
+  const counts = {
+    'parse trees': files.length,
+    'refused files': negative.length,
+    'files of line numbers': 1,
+    heredocs: heredocs.cases.length,
+    words: words.length,
+    'word lists': lists.cases.length,
+    modifiers: modifiers.cases.length,
+    'ignore patterns': patterns.cases.length,
+    'ignore files': 1,
+  }
+  const said = Object.entries(counts).map(([what, count]) => `${count} ${what}`)
+  process.stdout.write(`corpus: ${said.join(', ')}\n`)
 })

@@ -319,9 +319,10 @@ function unterminated(
 ): DockerfileError {
   const open = text.indexOf(name, text.indexOf('<<'))
   const from = open < 0 ? text.indexOf('<<') : text.lastIndexOf('<<', open)
+  const quote = /^["']/.test(text.slice(open + name.length)) ? 1 : 0
   return errorAt(
     context,
-    joined.range(from, open < 0 ? from + 2 : open + name.length),
+    joined.range(from, open < 0 ? from + 2 : open + name.length + quote),
     'UNTERMINATED_HEREDOC',
     `the heredoc is not ended: no line is exactly '${name}'`,
     `write ${name} on a line of its own, with nothing before or after it`,
