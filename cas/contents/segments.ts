@@ -224,11 +224,10 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
       confirmed = recorded
     },
     [Symbol.dispose]: () => {
-      for (const { fd, sidecar, start, records } of segments) {
-        if (!confirmed) {
-          ftruncateSync(fd, start)
-          ftruncateSync(sidecar, records * RECORD_BYTES)
-        }
+      for (const { fd, sidecar, start, end, records, written } of segments) {
+        // Also of one that counts, a large content may have been written before it was known to be there already.
+        ftruncateSync(fd, confirmed ? end : start)
+        ftruncateSync(sidecar, (records + (confirmed ? written.length : 0)) * RECORD_BYTES)
         closeSync(sidecar)
         closeSync(fd)
       }

@@ -1,0 +1,141 @@
+import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals'
+import { execFileSync } from 'node:child_process'
+import { hash } from 'node:crypto'
+import {
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+  type BigIntStats,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { openStatCache } from './stat-cache.ts'
+
+let scratch: string
+let caches: string
+let count = 0
+beforeAll(() => {
+  scratch = mkdtempSync(join(tmpdir(), 'stat-cache-'))
+})
+afterAll(() => rmSync(scratch, { recursive: true }))
+beforeEach(() => {
+  caches = join(scratch, `caches-${++count}`)
+  mkdirSync(caches)
+})
+
+const look = (path: string): BigIntStats => lstatSync(path, { bigint: true })
+const digestOf = (path: string): Buffer => hash('sha256', readFileSync(path), 'buffer')
+
+/** As if it had been written that long ago: its change time cannot be set, so the clock of the cache's file system is what is waited for. */
+const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 2100))
+
+function file(contents: string): string {
+  const path = join(scratch, `file-${++count}`)
+  writeFileSync(path, contents)
+  return path
+}
+
+/** Reads what is not known, as a build does; the paths that were read. */
+function scan(paths: readonly string[]): string[] {
+  const cache = openStatCache(caches, '/context')
+  const read = paths.filter((path) => {
+    const stats = look(path)
+    const known = cache.find(stats)
+    if (known !== undefined) {
+      expect(known.equals(digestOf(path))).toBe(true)
+      return false
+    }
+    cache.remember(stats, digestOf(path))
+    return true
+  })
+  cache.save()
+  return read
+}
+
+test('an unchanged file is not read again; renamed or linked it is, for that moves its change time', async () => {
+  const [a, b] = [file('a'), file('b')]
+  await settle()
+  expect(scan([a, b])).toEqual([a, b])
+  expect(scan([a, b])).toEqual([])
+  renameSync(a, `${a}-renamed`)
+  linkSync(b, `${b}-linked`)
+  expect(scan([`${a}-renamed`, b])).toEqual([`${a}-renamed`, b])
+})
+
+test('an edit in the second of the scan is seen, of the same size and with its time put back', async () => {
+  const path = file('one')
+  // Too young: no record.
+  expect(scan([path])).toEqual([path])
+  expect(scan([path])).toEqual([path])
+  await settle()
+  scan([path])
+  const { mtimeMs } = lstatSync(path)
+  writeFileSync(path, 'two')
+  utimesSync(path, mtimeMs / 1000, mtimeMs / 1000)
+  expect(scan([path])).toEqual([path])
+})
+
+test('times in the future are not trusted: a clock that was set back', async () => {
+  const path = file('x')
+  utimesSync(path, Date.now() / 1000 + 3600, Date.now() / 1000 + 3600)
+  await settle()
+  expect(scan([path])).toEqual([path])
+  expect(scan([path])).toEqual([path])
+})
+
+test('an inode that is used again is another file', async () => {
+  const directory = join(scratch, 'tmpfs')
+  mkdirSync(directory)
+  // A small file system, on which inodes come again.
+  execFileSync('mkfs.ext4', ['-q', '-O', '^has_journal', '-N', '16', `${directory}.img`, '1M'])
+  execFileSync('mount', ['-o', 'loop', `${directory}.img`, directory])
+  try {
+    const path = join(directory, 'a')
+    writeFileSync(path, 'first')
+    const { ino } = look(path)
+    await settle()
+    scan([path])
+    rmSync(path)
+    const other = join(directory, 'b')
+    writeFileSync(other, 'other')
+    expect(look(other).ino).toBe(ino)
+    expect(scan([other])).toEqual([other])
+  } finally {
+    execFileSync('umount', [directory])
+  }
+})
+
+test('a damaged, torn or foreign cache file counts as none', async () => {
+  const path = file('x')
+  await settle()
+  scan([path])
+  const [name = ''] = readdirSync(caches)
+  const whole = readFileSync(join(caches, name))
+  for (let at = 0; at < whole.length; at += 7) {
+    const flipped = Buffer.from(whole)
+    flipped[at] = (flipped[at] ?? 0) ^ 1
+    for (const bytes of [flipped, whole.subarray(0, at)]) {
+      writeFileSync(join(caches, name), bytes)
+      expect(openStatCache(caches, '/context').find(look(path))).toBeUndefined()
+    }
+  }
+})
+
+test('many files: records of those that went are dropped in time', async () => {
+  const old = Array.from({ length: 50 }, () => file('old'))
+  await settle()
+  scan(old)
+  const recent = Array.from({ length: 5 }, () => file('recent'))
+  await settle()
+  scan(recent)
+  // Five that are used keep fifteen that are not.
+  expect(scan(old)).toHaveLength(35)
+  expect(readdirSync(caches)).toHaveLength(1)
+})
