@@ -4,12 +4,15 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, test } from '@jest/globals'
 import { dumpTree } from './dump.ts'
 import {
+  check,
   createIgnoreMatcher,
   DockerfileError,
   expand as expandAll,
   expandWord,
   expandWords,
+  parse,
   parseIgnoreFile,
+  printBytes,
 } from './index.ts'
 import { parseSyntax } from './syntax.ts'
 
@@ -166,6 +169,28 @@ test('ignore file: 1 case', () => {
   expect(read).toEqual(expected)
 })
 
+const conformance = json(join(import.meta.dirname, '../fixtures/conformance/cases.json')) as {
+  readonly cases: readonly { readonly id: string; readonly dockerfile: string; readonly buildArgs?: object }[]
+}
+describe(`conformance: ${conformance.cases.length} Dockerfiles`, () => {
+  test.each(conformance.cases)('$id', ({ id, dockerfile, buildArgs }) => {
+    const folder = join(import.meta.dirname, '../fixtures/conformance/cases', id)
+    const expected = json(join(folder, 'expected.json')) as {
+      readonly result: string
+      readonly error?: string
+    }
+    const bytes = readFileSync(join(folder, 'context', dockerfile))
+    const { errors } = check(bytes, {
+      buildArgs: new Map(Object.entries(buildArgs ?? {})) as Map<string, string>,
+    })
+    // What goes wrong with files while building cannot be seen here.
+    const visible = expected.result === 'error' && /failed to process/.test(expected.error ?? '')
+    expect(errors.map(({ code }) => code)).toEqual(visible ? ['EXPANSION_SYNTAX'] : [])
+    if (visible) return
+    expect(Buffer.compare(printBytes(parse(bytes)), bytes)).toBe(0)
+  })
+})
+
 afterAll(() => {
   const counts = {
     'parse trees': files.length,
@@ -177,6 +202,7 @@ afterAll(() => {
     modifiers: modifiers.cases.length,
     'ignore patterns': patterns.cases.length,
     'ignore files': 1,
+    'Dockerfiles of conformance': conformance.cases.length,
   }
   const said = Object.entries(counts).map(([what, count]) => `${count} ${what}`)
   process.stdout.write(`corpus: ${said.join(', ')}\n`)

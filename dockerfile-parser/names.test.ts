@@ -6,6 +6,7 @@ import {
   isBuildkitArg,
   isCompatibleSyntax,
   isProxyArg,
+  isSignal,
   parse,
   parseImageName,
   parsePlatform,
@@ -107,6 +108,13 @@ describe('ports', () => {
   ])('%j is none', (text) => {
     expect(typeof parsePortSpec(text)).toBe('string')
   })
+})
+
+test('signals', () => {
+  for (const text of ['SIGTERM', 'term', '9', '-1', '100', 'SIGRTMIN+15', 'rtmax-14'])
+    expect([text, isSignal(text)]).toEqual([text, true])
+  for (const text of ['', '0', 'SIG', 'FOO', 'RTMIN+16', 'RTMAX-15', '9x'])
+    expect([text, isSignal(text)]).toEqual([text, false])
 })
 
 describe('variables of a build', () => {

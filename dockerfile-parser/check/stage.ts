@@ -3,6 +3,7 @@ import { quote } from '../dump.ts'
 import { expand, expandText } from '../expand.ts'
 import { parseMount, type Mount } from '../mount.ts'
 import { parsePortSpec } from '../ports.ts'
+import { isSignal } from '../signals.ts'
 import { errorAt, locate } from '../source.ts'
 import { findStage, type Stage } from '../stages.ts'
 import type {
@@ -342,12 +343,8 @@ const SECRET = new RegExp(
 )
 const NO_SECRET = new RegExp(words('public|file|version'), 'iu')
 
-const SIGNALS =
-  /^(SIG)?(ABRT|ALRM|BUS|CHLD|CLD|CONT|FPE|HUP|ILL|INT|IO|IOT|KILL|PIPE|POLL|PROF|PWR|QUIT|SEGV|STKFLT|STOP|SYS|TERM|TRAP|TSTP|TTIN|TTOU|URG|USR1|USR2|VTALRM|WINCH|XCPU|XFSZ|RTMIN(\+\d{1,2})?|RTMAX(-\d{1,2})?)$/i
-
-/** moby/sys/signal `ParseSignal`: a name, or any number but 0. */
 function checkSignal(tree: Dockerfile, range: Range, signal: string): void {
-  if (SIGNALS.test(signal) || (/^[+-]?\d{1,18}$/.test(signal) && Number(signal) !== 0)) return
+  if (isSignal(signal)) return
   throw errorAt(
     tree,
     range,
