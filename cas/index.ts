@@ -24,6 +24,7 @@ export type {
   ImageStore,
   IngestOptions,
   Intake,
+  KnownFile,
   Layer,
   LayerStore,
   LayerWriter,

@@ -11,6 +11,7 @@ import { TbuildError } from '../../errors.ts'
 import {
   resolveInTree,
   show,
+  type KnownFile,
   type LayerWriter,
   type TarEntryType,
   type TarOutputEntry,
@@ -40,8 +41,8 @@ export interface CopyOptions {
 export interface CopySource {
   readonly tree: Tree
   readonly path: string
-  /** Digests of files' contents, by path, as far as they are known. */
-  readonly digests?: ReadonlyMap<string, Buffer> | undefined
+  /** What is known of files, by path. */
+  readonly files?: ReadonlyMap<string, KnownFile> | undefined
 }
 
 export interface Layout {
@@ -305,6 +306,7 @@ export function createLayout(
 
 function planFor(stats: BigIntStats, source: CopySource, options: CopyOptions, copy: number): Planned {
   const own = describe(stats, source.tree, source.path)
+  const known = source.files?.get(source.path)
   const isLink = own.type === 'symlink'
   const mode =
     options.mode === undefined || isLink ? own.mode : options.mode(own.mode, own.type === 'directory')
@@ -312,11 +314,9 @@ function planFor(stats: BigIntStats, source: CopySource, options: CopyOptions, c
     ...own,
     ...options.owner,
     mode,
-    xattrs: () => source.tree.xattrs(source.path),
+    xattrs: () => (known?.isPlain === true ? noXattrs : source.tree.xattrs(source.path)),
     ...(own.type === 'file' && stats.nlink > 1n ? { inode: `${copy}:${stats.dev}:${stats.ino}` } : {}),
-    ...(own.type === 'file'
-      ? { contents: contentsOf(source.tree, source.path, stats, source.digests?.get(source.path)) }
-      : {}),
+    ...(own.type === 'file' ? { contents: contentsOf(source.tree, source.path, stats, known?.digest) } : {}),
   }
 }
 

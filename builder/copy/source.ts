@@ -5,6 +5,7 @@ import { TbuildError } from '../../errors.ts'
 import {
   show,
   type Intake,
+  type KnownFile,
   type LayerWriter,
   type StatCache,
   type TarEntryType,
@@ -73,10 +74,10 @@ export interface DigestOptions {
   readonly statCache?: StatCache | undefined
 }
 
-/** What a COPY takes, and by path the digests of its files' contents. */
+/** What a COPY takes, and by path what is known of its files. */
 export interface SourceDigest {
   readonly digest: string
-  readonly files: ReadonlyMap<string, Buffer>
+  readonly files: ReadonlyMap<string, KnownFile>
 }
 
 /**
@@ -87,7 +88,7 @@ export async function digestSources(
   sources: readonly { readonly tree: Tree; readonly path: string; readonly name: string }[],
   options: DigestOptions,
 ): Promise<SourceDigest> {
-  const files = new Map<string, Buffer>()
+  const files = new Map<string, KnownFile>()
   const all = createHash('sha256')
   const inodes = new Map<string, number>()
   let last = performance.now()
@@ -100,9 +101,9 @@ export async function digestSources(
       const type = stats && typeOf(stats)
       if (stats === undefined || type === undefined) continue
       if (relative !== '' && options.excludes?.(relative, type === 'directory') === true) continue
-      const digest = type === 'file' ? digestFile(source.tree, path, stats, options) : undefined
-      if (digest !== undefined) files.set(path, digest)
-      all.update(`${line(source.tree, path, relative, stats, type, digest, options.owners, inodes)}\n`)
+      const file = type === 'file' ? lookAt(source.tree, path, stats, options) : undefined
+      if (file !== undefined) files.set(path, file)
+      all.update(`${line(source.tree, path, relative, stats, type, file, options.owners, inodes)}\n`)
       if (type === 'directory') {
         for (const name of source.tree.list(path).toReversed()) {
           pending.push({
@@ -127,7 +128,7 @@ function line(
   relative: string,
   stats: BigIntStats,
   type: TarEntryType,
-  digest: Buffer | undefined,
+  file: KnownFile | undefined,
   owners: boolean,
   inodes: Map<string, number>,
 ): string {
@@ -135,10 +136,12 @@ function line(
   if (relative === '' && type === 'directory') return 'directory'
   const fields: unknown[] = [type, relative, Number(stats.mode & 0o7777n)]
   if (owners) fields.push(Number(stats.uid), Number(stats.gid))
-  if (digest !== undefined) fields.push(Number(stats.size), digest.toString('hex'))
+  if (file !== undefined) fields.push(Number(stats.size), file.digest.toString('hex'))
   if (type === 'symlink') fields.push(tree.readlink(path))
   if (type === 'char' || type === 'block') fields.push(String(stats.rdev))
-  for (const [name, value] of tree.xattrs(path)) fields.push(name, value.toString('base64'))
+  if (file?.isPlain !== true) {
+    for (const [name, value] of tree.xattrs(path)) fields.push(name, value.toString('base64'))
+  }
   if (type === 'file' && stats.nlink > 1n) {
     // Which names are one file, not which inode it is.
     const inode = `${stats.dev}:${stats.ino}`
@@ -151,15 +154,19 @@ function line(
 
 const EMPTY = hash('sha256', '', 'buffer')
 
-function digestFile(tree: Tree, path: string, seen: BigIntStats, options: DigestOptions): Buffer {
-  if (seen.size === 0n) return EMPTY
+function lookAt(tree: Tree, path: string, seen: BigIntStats, options: DigestOptions): KnownFile {
   const known = options.statCache?.find(seen)
   if (known !== undefined) return known
+  const file = { digest: digestFile(tree, path, seen, options), isPlain: tree.xattrs(path).size === 0 }
+  options.statCache?.remember(seen, file)
+  return file
+}
+
+function digestFile(tree: Tree, path: string, seen: BigIntStats, options: DigestOptions): Buffer {
+  if (seen.size === 0n) return EMPTY
   const fd = openUnchanged(tree, path, seen)
   try {
-    const digest = options.intake().take(fd, Number(seen.size))
-    options.statCache?.remember(seen, digest)
-    return digest
+    return options.intake().take(fd, Number(seen.size))
   } finally {
     closeSync(fd)
   }

@@ -29,7 +29,7 @@ export async function runCopy(
     for (const selected of sources.selected) {
       const archive = step.unpack ? await unpackArchive(context.store, selected) : undefined
       if (archive === undefined) {
-        layout.copy({ ...selected, digests: sources.digested?.files }, destination, options)
+        layout.copy({ ...selected, files: sources.digested?.files }, destination, options)
         continue
       }
       const fd = openSync(archive, constants.O_RDONLY | constants.O_DIRECTORY)

@@ -8,7 +8,7 @@ import { promisify } from 'node:util'
 import { flock, isErrno } from '../../linux/index.ts'
 import type { Database } from '../store/database.ts'
 import { segmentPath, sidecarPath, type StorePaths } from '../store/paths.ts'
-import { ContentList } from './list.ts'
+import { ContentList, type Location } from './list.ts'
 import { BLOCK } from './reader.ts'
 import { formatRecords, RECORD_BYTES } from './sidecar.ts'
 import type { ContentWriter } from './types.ts'
@@ -48,11 +48,12 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
   /** Of a content that is larger than the buffer. */
   let hashing: Hash | undefined
   let generation = generationOf(db)
-  const fresh: number[] = []
+  let fresh: number[] = []
   const known: number[] = []
   /** Written here, but another was faster; and known ones that collection has unrecorded meanwhile. */
-  const duplicates: { segment: number; block: number; size: number }[] = []
+  const duplicates: Place[] = []
   const revived = new Set<number>()
+  let hasConflict = false
   let recorded = false
   let confirmed = false
 
@@ -89,13 +90,18 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
       filled = runStart - flushed
     }
   }
-  const lookup = db.prepare('SELECT segment, block, size FROM contents WHERE digest = ?')
+  const select = db.columns('SELECT segment, block, size FROM contents WHERE digest = ?')
+  const lookup = (digest: Uint8Array): Place | undefined => {
+    const row = select(digest)
+    return row && { segment: Number(row[0]), block: Number(row[1]), size: Number(row[2]) }
+  }
+  const index = createIndex(db, lookup)
   const find = (digest: Uint8Array): number | undefined => {
     const number = list.find(digest)
     if (number !== undefined) return number
-    const row = lookup(digest)
-    if (row === undefined) return undefined
-    const added = list.add(digest, Number(row['size']), locationOf(row))
+    const place = index(digest)
+    if (place === undefined) return undefined
+    const added = list.add(digest, place.size, place)
     known.push(added)
     return added
   }
@@ -179,32 +185,36 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
     },
     resolve: () => {
       const now = generationOf(db)
-      for (let i = fresh.length - 1; i >= 0; i--) {
-        const number = fresh[i] ?? 0
-        const row = lookup(list.digest(number))
-        if (row === undefined) continue
+      // That another was faster is seldom, and `record` tells.
+      const others = hasConflict ? fresh : []
+      for (const number of others) {
+        const place = lookup(list.digest(number))
+        if (place === undefined) continue
         duplicates.push({ ...list.location(number), size: list.size(number) })
-        list.move(number, locationOf(row))
-        fresh.splice(i, 1)
+        list.move(number, place)
         known.push(number)
+      }
+      if (others.length > 0) {
+        const taken = new Set(known)
+        fresh = fresh.filter((number) => !taken.has(number))
       }
       if (now !== generation) {
         revived.clear()
         for (const number of known) {
-          const row = lookup(list.digest(number))
-          if (row === undefined) revived.add(number)
-          else list.move(number, locationOf(row))
+          const place = lookup(list.digest(number))
+          if (place === undefined) revived.add(number)
+          else list.move(number, place)
         }
       }
       generation = now
+      hasConflict = false
     },
     record: () => {
       recorded = false
       if (generationOf(db) !== generation) return false
-      for (const number of [...fresh, ...revived]) {
-        const { segment, block } = list.location(number)
-        const sql = 'INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?)'
-        if (db.run(sql, list.digest(number), segment, block, list.size(number)) === 0) return false
+      if (!insert(db, list, [...fresh, ...revived])) {
+        hasConflict = true
+        return false
       }
       for (const number of revived) {
         const { segment, block } = list.location(number)
@@ -237,8 +247,55 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
   }
 }
 
-function locationOf(row: Readonly<Record<string, unknown>>): { segment: number; block: number } {
-  return { segment: Number(row['segment']), block: Number(row['block']) }
+interface Place extends Location {
+  readonly size: number
+}
+
+/** Looks up one by one (8 us) until reading all at once (1.5 us each) has become the quicker way. */
+function createIndex(
+  db: Database,
+  lookup: (digest: Uint8Array) => Place | undefined,
+): (digest: Uint8Array) => Place | undefined {
+  let lookups = 0
+  let next = 512
+  let all: ContentList | undefined
+  return (digest) => {
+    if (all === undefined && ++lookups === next) {
+      const rows = Number(db.get('SELECT count(*) AS count FROM contents')?.['count'])
+      if (lookups * 8 >= rows) all = readAll(db)
+      else next = Math.ceil(rows / 8)
+    }
+    if (all === undefined) return lookup(digest)
+    const number = all.find(digest)
+    return number === undefined ? undefined : { ...all.location(number), size: all.size(number) }
+  }
+}
+
+/** What others record after it is missing, which `record` finds out; what is taken away changes the generation. */
+function readAll(db: Database): ContentList {
+  const all = new ContentList()
+  for (const [digest, segment, block, size] of db.scan('SELECT digest, segment, block, size FROM contents')) {
+    all.add(digest as Uint8Array, Number(size), { segment: Number(segment), block: Number(block) })
+  }
+  return all
+}
+
+const ROWS_AT_ONCE = 64
+
+/** False when one of them is there already. */
+function insert(db: Database, list: ContentList, contents: readonly number[]): boolean {
+  for (let from = 0; from < contents.length; from += ROWS_AT_ONCE) {
+    const some = contents.slice(from, from + ROWS_AT_ONCE)
+    const sql = `INSERT OR IGNORE INTO contents VALUES ${some.map(() => '(?, ?, ?, ?)').join()}`
+    const values = some.flatMap((number) => [
+      list.digest(number),
+      list.segment(number),
+      list.block(number),
+      list.size(number),
+    ])
+    if (db.run(sql, ...values) < some.length) return false
+  }
+  return true
 }
 
 /** Counts the transactions that took contents away or moved them. */

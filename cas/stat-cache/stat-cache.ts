@@ -10,7 +10,7 @@
  * - A file that somebody holds mapped for writing may change without a new time until the kernel writes the page back; and some file systems in user space
  *   do not keep change times. For those there is `--no-stat-cache`.
  *
- * File: a magic line, records of 80 bytes, a crc32 of the records. A record: device, inode, size, mtime, ctime (8 each, little-endian), 8 of zeros, sha256.
+ * File: a magic line, records of 80 bytes, a crc32 of the records. A record: device, inode, size, mtime, ctime (8 each, little-endian), flags (8), sha256.
  */
 import {
   closeSync,
@@ -30,7 +30,10 @@ import type { StatCache } from '../store/types.ts'
 
 const MAGIC = Buffer.from('tbuild stat 1\n\0\0')
 const RECORD = 80
+const FLAGS_AT = 40
 const DIGEST_AT = 48
+/** It has no extended attributes, which are not asked for then: setting one moves the change time. */
+const PLAIN = 1
 const SETTLED_NS = 2_000_000_000n
 /** Records of files that were not asked for are kept while there are no more than so many times those that were. */
 const MOST_UNUSED = 3
@@ -48,13 +51,21 @@ export function openStatCache(directory: string, context: string): StatCache {
       const at = known.find(stats)
       if (at === undefined) return undefined
       used.add(at)
-      return known.records.subarray(at + DIGEST_AT, at + RECORD)
+      const { records } = known
+      return {
+        digest: records.subarray(at + DIGEST_AT, at + RECORD),
+        isPlain: records[at + FLAGS_AT] === PLAIN,
+      }
     },
-    remember: (stats, digest) => {
+    remember: (stats, { digest, isPlain }) => {
       // Asked before the first file is looked at again: later would be too late for it.
       const settled = (now ??= fileSystemTime(directory)) - SETTLED_NS
       if (stats.ctimeNs > settled || stats.mtimeNs > settled) return
-      fresh.push(encode(stats, digest))
+      const record = Buffer.alloc(RECORD)
+      encode(record, stats)
+      record[FLAGS_AT] = isPlain ? PLAIN : 0
+      record.set(digest, DIGEST_AT)
+      fresh.push(record)
     },
     save: () => {
       if (fresh.length === 0) return
@@ -101,11 +112,11 @@ function index(records: Buffer): Index {
     records,
     find: (stats) => {
       if (count === 0) return undefined
-      const wanted = encode(stats, EMPTY)
+      encode(wanted, stats)
       let slot = Math.imul(Number(stats.ino & 0xffff_ffffn), 0x9e3779b1) & mask
       for (; table[slot] !== 0; slot = (slot + 1) & mask) {
         const at = ((table[slot] ?? 0) - 1) * RECORD
-        if (records.compare(wanted, 0, DIGEST_AT, at, at + DIGEST_AT) === 0) return at
+        if (records.compare(wanted, 0, FLAGS_AT, at, at + FLAGS_AT) === 0) return at
       }
       return undefined
     },
@@ -114,15 +125,14 @@ function index(records: Buffer): Index {
 
 const EMPTY = Buffer.alloc(0)
 
-function encode(stats: BigIntStats, digest: Uint8Array): Buffer {
-  const record = Buffer.alloc(RECORD)
+const wanted = Buffer.alloc(FLAGS_AT)
+
+function encode(record: Buffer, stats: BigIntStats): void {
   record.writeBigUInt64LE(BigInt.asUintN(64, stats.dev), 0)
   record.writeBigUInt64LE(BigInt.asUintN(64, stats.ino), 8)
   record.writeBigUInt64LE(stats.size, 16)
   record.writeBigInt64LE(stats.mtimeNs, 24)
   record.writeBigInt64LE(stats.ctimeNs, 32)
-  record.set(digest, DIGEST_AT)
-  return record
 }
 
 /** The records; none when the file is missing or not whole. */

@@ -3,7 +3,7 @@
  * lock for making files visible: a file is renamed into place and recorded, or unrecorded and taken away, inside one
  * transaction, so that no other process sees one without the other.
  */
-import { DatabaseSync, type StatementSync, type SQLInputValue } from 'node:sqlite'
+import { DatabaseSync, type SQLInputValue, type SQLOutputValue, type StatementSync } from 'node:sqlite'
 import { TbuildError } from '../../errors.ts'
 import { STORE_VERSION } from './paths.ts'
 
@@ -24,6 +24,10 @@ export interface Database extends Disposable {
   rehearsal<T>(work: () => T): T
   /** A part of a transaction that is undone when it returns false. */
   attempt(work: () => boolean): boolean
+  /** A query of one row as its columns, for loops: half the time of an object (8 against 16 us). */
+  columns(sql: string): (...parameters: SQLInputValue[]) => readonly SQLOutputValue[] | undefined
+  /** All rows as their columns, one by one. */
+  scan(sql: string): Iterable<readonly SQLOutputValue[]>
   /** A query of one row, for loops. */
   prepare(sql: string): (...parameters: SQLInputValue[]) => Row | undefined
 }
@@ -169,6 +173,16 @@ function wrap(db: DatabaseSync): Database {
         db.exec(kept ? 'RELEASE attempt' : 'ROLLBACK TO attempt; RELEASE attempt')
       }
       return kept
+    },
+    columns: (sql) => {
+      const statement = db.prepare(sql)
+      statement.setReturnArrays(true)
+      return (...parameters) => statement.get(...parameters) as unknown as SQLOutputValue[] | undefined
+    },
+    scan: (sql) => {
+      const statement = db.prepare(sql)
+      statement.setReturnArrays(true)
+      return statement.iterate() as unknown as Iterable<readonly SQLOutputValue[]>
     },
     prepare: (sql) => {
       const statement = prepare(sql)

@@ -183,12 +183,20 @@ export interface PruneReport {
   readonly freedBytes: number
 }
 
+/** What is known of a file without looking at it again. */
+export interface KnownFile {
+  /** sha256 of its contents. */
+  readonly digest: Buffer
+  /** It has no extended attributes. */
+  readonly isPlain: boolean
+}
+
 /** Digests of files of a directory that is built from: see `cas/stat-cache`. */
 export interface StatCache {
   /** Of a file that is unchanged since it was remembered. A view, valid until `save`. */
-  find(stats: BigIntStats): Buffer | undefined
+  find(stats: BigIntStats): KnownFile | undefined
   /** `stats` as they were before and after the file was read. */
-  remember(stats: BigIntStats, digest: Uint8Array): void
+  remember(stats: BigIntStats, file: KnownFile): void
   save(): void
 }
 
