@@ -1,8 +1,9 @@
 /** `EXPOSE`: `[address:][host port:]port[-port][/protocol]`, of which only port and protocol count. */
 
 export interface PortSpec {
-  /** As the image's config has them: `80/tcp`. */
-  readonly ports: readonly string[]
+  /** The range; both the same for a single port. `portsOf` lists it. */
+  readonly first: number
+  readonly last: number
   /** As written; `tcp` if it was not. */
   readonly protocol: string
   /** An address or a host's port was given, which means nothing in an image. */
@@ -31,8 +32,12 @@ export function parsePortSpec(text: string): PortSpec | string {
       return `the ranges ${numbers} and ${host} differ in length`
   }
   const [first, last] = range
-  const ports = Array.from({ length: last - first + 1 }, (_, i) => `${first + i}/${protocol.toLowerCase()}`)
-  return { ports, protocol, mapped: address !== '' || host !== '' }
+  return { first, last, protocol, mapped: address !== '' || host !== '' }
+}
+
+/** As the image's config has them: `80/tcp`. Up to 65,536. */
+export function portsOf({ first, last, protocol }: PortSpec): string[] {
+  return Array.from({ length: last - first + 1 }, (_, i) => `${first + i}/${protocol.toLowerCase()}`)
 }
 
 function parseRange(text: string): readonly [number, number] | string {
