@@ -3,7 +3,7 @@
  * 0.3 ms. Each image is mounted once on the machine, as far as processes live at the same time: they share the descriptor, and with it the page cache.
  */
 import { randomBytes } from 'node:crypto'
-import { closeSync, fsync, openSync, writeSync } from 'node:fs'
+import { closeSync, fsync, openSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { TbuildError } from '../../errors.ts'
@@ -16,6 +16,7 @@ import type { LayerTree } from '../layer/tree.ts'
 import type { DiffId } from '../oci.ts'
 import type { StoreContext } from '../store/context.ts'
 import { segmentPath } from '../store/paths.ts'
+import { mergeLayers } from './merge-layers.ts'
 import { createMountRegister } from './shared-mounts.ts'
 import type { Driver, IndexImage } from './types.ts'
 
@@ -37,15 +38,30 @@ export function createErofsDriver(context: StoreContext, rebuild: (diffId: DiffI
     throw new TbuildError('LAYER_UNKNOWN', `The store has no layer ${diffId}.`)
   }
 
-  const mount = (diffId: DiffId, image: number): number => {
+  const mount = (image: number, segments: readonly number[]): number => {
     const devices: number[] = []
     try {
-      const sql = 'SELECT segment FROM layer_segments WHERE diff_id = ? ORDER BY device'
-      for (const row of db.all(sql, diffId))
-        devices.push(openSync(segmentPath(paths, Number(row['segment'])), 'r'))
+      for (const segment of segments) devices.push(openSync(segmentPath(paths, segment), 'r'))
       return mountErofs(image, devices)
     } finally {
       for (const fd of devices) closeSync(fd)
+    }
+  }
+  const segmentsOf = (diffId: DiffId): number[] =>
+    db
+      .all('SELECT segment FROM layer_segments WHERE diff_id = ? ORDER BY device', diffId)
+      .map((row) => Number(row['segment']))
+
+  const merged = new Map<string, Promise<number>>()
+  const merge = async (diffIds: readonly DiffId[]): Promise<number> => {
+    const { tree, contents } = mergeLayers(context, diffIds)
+    const { path, segments } = await writeImage(context, 'sha256:merged' as DiffId, tree, contents)
+    const image = openSync(path, 'r')
+    rmSync(path)
+    try {
+      return mount(image, segments)
+    } finally {
+      closeSync(image)
     }
   }
 
@@ -55,9 +71,25 @@ export function createErofsDriver(context: StoreContext, rebuild: (diffId: DiffI
     index: (diffId, tree, contents) => writeImage(context, diffId, tree, contents),
     lower: async (diffId) => {
       const name = await imageOf(diffId)
-      return await mounts.share(join(paths.layers, name), uuidOf(name), (image) => mount(diffId, image))
+      return await mounts.share(join(paths.layers, name), uuidOf(name), (image) =>
+        mount(image, segmentsOf(diffId)),
+      )
     },
-    [Symbol.dispose]: () => mounts[Symbol.dispose](),
+    merged: (diffIds) => {
+      const key = diffIds.join()
+      let fd = merged.get(key)
+      if (fd === undefined) {
+        fd = merge(diffIds)
+        merged.set(key, fd)
+        fd.catch(() => merged.delete(key))
+      }
+      return fd
+    },
+    [Symbol.dispose]: () => {
+      mounts[Symbol.dispose]()
+      for (const fd of merged.values()) void fd.then(closeSync, () => {})
+      merged.clear()
+    },
   }
 }
 

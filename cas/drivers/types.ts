@@ -25,4 +25,6 @@ export interface Driver extends Disposable {
   index(diffId: DiffId, tree: LayerTree, contents: ContentList): Promise<IndexImage | undefined>
   /** A stored layer as a directory in overlayfs form; the descriptor is the driver's. The caller holds a lease on the layer. */
   lower(diffId: DiffId): Promise<number>
+  /** Several stored layers, bottom first, as one, for stacks that are higher than overlayfs takes; the descriptor is the driver's. */
+  merged?(diffIds: readonly DiffId[]): Promise<number>
 }

@@ -50,6 +50,9 @@ export interface DriverChoice {
 }
 
 const TURN_MS = 20
+/** overlayfs takes 500, our own directory for the root's attributes among them. */
+const MOST_UNMERGED = 480
+const MERGED_AT_ONCE = 128
 const closeLater = promisify(close)
 
 /** @param choose the store's driver, when something first needs it */
@@ -111,6 +114,29 @@ export function createLayerStore(
       throw error
     }
   }
+  /** The same stack, low enough for overlayfs. Uppers, which nobody can merge yet, stay as they are. */
+  const lowered = async (directories: readonly LayerDirectory[]): Promise<readonly LayerDirectory[]> => {
+    if (directories.length <= MOST_UNMERGED) return directories
+    const merging = driver()
+    if (merging.merged === undefined) return directories
+    const out: LayerDirectory[] = []
+    // In blocks that stay the same when layers are added on top, so that a build merges each once.
+    for (let from = 0; from < directories.length; from += MERGED_AT_ONCE) {
+      const block = directories.slice(from, from + MERGED_AT_ONCE)
+      const diffIds = block.map(({ id }) => id).filter(isDiffId)
+      if (diffIds.length < MERGED_AT_ONCE) {
+        out.push(...block)
+        continue
+      }
+      out.push({
+        id: `merged ${from}`,
+        fd: await merging.merged(diffIds),
+        opaqueRoot: block.some(({ opaqueRoot }) => opaqueRoot),
+        hasRoot: block.some(({ hasRoot }) => hasRoot),
+      })
+    }
+    return out
+  }
   const storedDirectory = async (diffId: DiffId): Promise<LayerDirectory> => {
     hold(diffId)
     const fd = await driver().lower(diffId)
@@ -124,7 +150,7 @@ export function createLayerStore(
     const end = (): void =>
       states.forEach((one, i) => directories[i] === one.pending?.directory && leave(one))
     try {
-      const fd = mountStack(context, stackOf(directories))
+      const fd = mountStack(context, stackOf(await lowered(directories)))
       // Unmounting takes a millisecond or more: not on the main thread.
       return { fd, [Symbol.asyncDispose]: once(() => closeLater(fd).finally(end)) }
     } catch (error) {
@@ -182,7 +208,7 @@ export function createLayerStore(
       states.forEach((one, i) => directories[i] === one.pending?.directory && leave(one))
     let upper: Upper
     try {
-      upper = mountUpper(context, stackOf(directories))
+      upper = mountUpper(context, stackOf(await lowered(directories)))
     } catch (error) {
       end()
       throw error
@@ -293,6 +319,10 @@ function layerWriter(entries: EntryIngest, signal: AbortSignal | undefined): Lay
       last = performance.now()
     },
   }
+}
+
+function isDiffId(id: string): id is DiffId {
+  return id.startsWith('sha256:')
 }
 
 function once(work: () => Promise<void>): () => Promise<void> {
