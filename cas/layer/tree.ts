@@ -40,6 +40,8 @@ const OPAQUE = 1
 const EXPLICIT = 2
 const NONE = 0xffff_ffff
 const BILLION = 1_000_000_000n
+// Looked up once: under jest each look-up of a global costs 100 ns, and this is called for each byte of a name.
+const { imul } = Math
 
 export class LayerTree {
   static readonly ROOT = 0
@@ -206,7 +208,7 @@ export class LayerTree {
     this.#nlink[inode] = (this.#nlink[inode] ?? 0) + 1
   }
 
-  /** Removes a name, and all below it; nothing happens when it is not there. */
+  /** Removes a name, and all below it; nothing happens when it is not there. An inode whose last name goes cannot come back. */
   unlink(directory: number, name: string): void {
     const pending: [directory: number, name: string][] = [[directory, name]]
     for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
@@ -215,6 +217,8 @@ export class LayerTree {
       if (inode === undefined || inode === NONE) continue
       this.#nameInode[number] = NONE
       this.#nlink[inode] = (this.#nlink[inode] ?? 0) - 1
+      // An archive may replace one name over and over: its long targets are not to add up.
+      if (this.#nlink[inode] === 0) this.#targets.delete(inode)
       if (this.isDirectory(inode)) for (const [child] of this.#list(inode)) pending.push([inode, child])
     }
   }
@@ -241,7 +245,7 @@ export class LayerTree {
       this.#nameInode = grown(this.#nameInode)
       this.#nameNext = grown(this.#nameNext)
     }
-    this.#nameText.push(name)
+    this.#nameText.push(owned(name))
     this.#nameDirectory[number] = directory
     this.#nameNext[number] = this.#first[directory] ?? NONE
     this.#first[directory] = number
@@ -257,8 +261,8 @@ export class LayerTree {
   /** Where the name stands in the table, or the free slot that it would take. */
   #slot(directory: number, name: string): number {
     const mask = this.#table.length - 1
-    let hash = Math.imul(directory + SEED, 0x9e3779b1)
-    for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193)
+    let hash = imul(directory + SEED, 0x9e3779b1)
+    for (let i = 0; i < name.length; i++) hash = imul(hash ^ name.charCodeAt(i), 0x01000193)
     hash ^= hash >>> 15
     for (let slot = hash & mask; ; slot = (slot + 1) & mask) {
       const number = (this.#table[slot] ?? 0) - 1
@@ -308,6 +312,11 @@ export class LayerTree {
 
 /** So that nobody can make up names that fall into one slot. */
 const SEED = Math.floor(Math.random() * 0x7fff_ffff)
+
+/** A part of a string keeps all of it in memory: a name would hold its whole path. Shorter ones are copied by the engine (V8: 13 characters). */
+function owned(name: string): string {
+  return name.length < 13 ? name : Buffer.from(name, 'latin1').toString('latin1')
+}
 
 function grown<T extends Uint8Array | Uint16Array | Uint32Array | Float64Array>(column: T): T {
   const larger = new (column.constructor as new (length: number) => T)(column.length * 2)

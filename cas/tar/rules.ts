@@ -40,7 +40,8 @@ export function refuseXattr(xattr: string, name: string): void {
   if (xattr.startsWith('trusted.') || xattr.startsWith('user.overlay.')) {
     throw tarError('TAR_XATTR', `attribute ${JSON.stringify(xattr)} is not accepted from outside`, { name })
   }
-  if (xattr.includes('\0') || xattr === '') throw tarError('TAR_XATTR', 'an attribute without a name', { name })
+  if (xattr.includes('\0') || xattr === '')
+    throw tarError('TAR_XATTR', 'an attribute without a name', { name })
 }
 
 /**
@@ -50,9 +51,11 @@ export function meaningOf(path: string): 'entry' | 'skipped' | 'opaque' | 'white
   if (!path.includes(WHITEOUT_PREFIX)) return 'entry'
   if (path.startsWith(WHITEOUT_META_PREFIX) && path !== WHITEOUT_OPAQUE) return 'skipped'
   const slash = path.lastIndexOf('/')
-  const reserved = path.startsWith(WHITEOUT_PREFIX) ? 0 : path.indexOf(`/${WHITEOUT_PREFIX}`) + 1
-  if (slash >= 0 && (reserved > 0 || path.startsWith(WHITEOUT_PREFIX)) && reserved < slash) {
-    throw tarError('TAR_RESERVED_NAME', 'it lies below a name that is reserved for deleted files', { name: path })
+  const parent = path.slice(0, Math.max(0, slash))
+  if (parent.startsWith(WHITEOUT_PREFIX) || parent.includes(`/${WHITEOUT_PREFIX}`)) {
+    throw tarError('TAR_RESERVED_NAME', 'it lies below a name that is reserved for deleted files', {
+      name: path,
+    })
   }
   const name = path.slice(slash + 1)
   if (!name.startsWith(WHITEOUT_PREFIX)) return 'entry'
@@ -86,7 +89,9 @@ export function refuseTooLong(length: number, name: string, path: () => string):
     throw tarError('TAR_NAME_TOO_LONG', 'its real path is longer than Linux allows', { name: path() })
   }
   if (name.length > TAR_LIMITS.name) {
-    throw tarError('TAR_NAME_TOO_LONG', "its real path's component is longer than Linux allows", { name: path() })
+    throw tarError('TAR_NAME_TOO_LONG', "its real path's component is longer than Linux allows", {
+      name: path(),
+    })
   }
 }
 

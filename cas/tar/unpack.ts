@@ -418,7 +418,8 @@ class DirectoryUnpacker {
     try {
       setXattr(path, name, value)
     } catch (error) {
-      if (name === 'security.capability' && isErrno(error, 'EINVAL')) throw malformedCapabilitiesError(this.#name)
+      if (name === 'security.capability' && isErrno(error, 'EINVAL'))
+        throw malformedCapabilitiesError(this.#name)
       if (!isErrno(error, 'EOPNOTSUPP', 'EPERM', 'EINVAL')) throw error
       this.#skippedXattrs++
     }
