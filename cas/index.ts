@@ -47,6 +47,19 @@ export {
   type TarHandler,
   type TarOutputEntry,
 } from './tar/index.ts'
+export type {
+  Change,
+  DiskUsage,
+  FileEntry,
+  ImageUsage,
+  ImageView,
+  LayerUsage,
+  Ledger,
+  Reuse,
+  RowKind,
+  Savings,
+  ViewNode,
+} from './ledger/index.ts'
 export { openStore, type OpenStoreOptions } from './store/open.ts'
 export {
   bytesOf,

@@ -52,12 +52,14 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
     db[Symbol.dispose]()
     throw error
   }
+  const images = createImageStore(context, blobs)
   let closed = false
   return {
     path,
     blobs,
     layers,
-    images: createImageStore(context, blobs),
+    images,
+    ledger: async () => (await import('../ledger/index.ts')).createLedger(context, images),
     steps: createStepCache(context),
     statCache: (directory) => openStatCache(paths.contexts, directory),
     lease: () => context.lease(),

@@ -8,6 +8,7 @@
  * detached overlay mount known by descriptor only.
  */
 import type { BigIntStats } from 'node:fs'
+import type { Ledger } from '../ledger/index.ts'
 import type { TarOutputEntry } from '../tar/index.ts'
 import type { BlobDigest, Descriptor, DiffId, ImageConfig, Manifest } from '../oci.ts'
 
@@ -206,6 +207,8 @@ export interface Store extends AsyncDisposable {
   readonly layers: LayerStore
   readonly images: ImageStore
   readonly steps: StepCache
+  /** Where the bytes are; images' files without a mount. */
+  ledger(): Promise<Ledger>
   /** @param context absolute path of the directory */
   statCache(context: string): StatCache
   /** This process's lease: a name, and the descriptor whose lock holds it (to be inherited by what must keep it). */

@@ -43,6 +43,18 @@ export const COMMANDS = {
     summary: 'Make an image of a tar of a root file system',
     load: async () => (await import('./import.ts')).importCommand,
   },
+  ls: { summary: "List an image's files", load: async () => (await import('./ls.ts')).ls },
+  cat: { summary: "Print an image's files", load: async () => (await import('./cat.ts')).cat },
+  diff: { summary: 'Show what changed between images', load: async () => (await import('./diff.ts')).diff },
+  df: { summary: 'Show what occupies the store', load: async () => (await import('./df.ts')).df },
+  savings: {
+    summary: 'Show what sharing layers and files saves',
+    load: async () => (await import('./savings.ts')).savings,
+  },
+  reuse: {
+    summary: 'Show what two images have in common',
+    load: async () => (await import('./reuse.ts')).reuse,
+  },
   prune: { summary: 'Remove what no image needs', load: async () => (await import('./prune.ts')).prune },
   info: {
     summary: 'Show the store and what this machine can do',
