@@ -2,7 +2,7 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import { run, table, time, withBench, type Row } from './measure.ts'
+import { facts, run, table, time, withBench, type Row } from './measure.ts'
 
 const FILES = 30_000
 const SIZE = 10_000
@@ -19,12 +19,16 @@ await withBench((bench) => {
   let marker = 0
   const change = (): void => writeFileSync(join(context, 'tree/7/file-7'), `${marker++}${'x'.repeat(SIZE)}`)
   const bound = (hash: string) => () => run('sh', '-c', `tar -C "$0" -cf - . | ${hash}`, context)
-  const store = join(bench.directory, 'store')
+  const { store } = bench
   const rows: Row[] = [
     { what: 'tbuild, all new', time: time(3, build, change) },
     { what: 'tbuild, one file changed', time: time(3, build, change) },
     { what: 'tbuild, nothing changed', time: time(3, build) },
   ]
+  facts('syncs of the disk (fsync, fdatasync)', [
+    ['COPY, one file changed', String((change(), bench.countSyncs('build', '-t', 'copy', context)))],
+    ['COPY, nothing changed', String(bench.countSyncs('build', '-t', 'copy', context))],
+  ])
   rmSync(store, { recursive: true, force: true })
   if (bench.hasBuildah) {
     const peer = (): void => bench.buildahBuild('-t', 'copy', context)

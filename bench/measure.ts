@@ -1,6 +1,6 @@
 /** What every benchmark does: a scratch directory with a base image in tbuild's store and in buildah's, timing, a table. */
 import { execFileSync, spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -19,6 +19,13 @@ const BUILDAH_BUILD = [
 
 export interface Bench {
   readonly directory: string
+  /** tbuild's store, and buildah's. */
+  readonly store: string
+  readonly buildahStore: string
+  /** What the command says on standard output. */
+  tbuildSays(...args: readonly string[]): string
+  /** How often the command and its children called fsync or fdatasync: in a run of its own, slowed down by strace. */
+  countSyncs(...args: readonly string[]): number
   readonly hasBuildah: boolean
   tbuild(...args: readonly string[]): void
   /** `buildah bud --layers`, with storage of its own. */
@@ -50,6 +57,16 @@ export async function withBench(work: (bench: Bench) => void | Promise<void>): P
   }
   const bench: Bench = {
     directory,
+    store: join(directory, 'store'),
+    buildahStore: join(directory, 'buildah'),
+    tbuildSays: (...args) => execFileSync(TBUILD, args, { env, encoding: 'utf8' }),
+    countSyncs: (...args) => {
+      const trace = join(directory, 'trace')
+      quietly('strace', ['-f', '--seccomp-bpf', '-o', trace, '-e', 'trace=fsync,fdatasync', TBUILD, ...args])
+      return readFileSync(trace, 'utf8')
+        .split('\n')
+        .filter((line) => /f(data)?sync\(/.test(line)).length
+    },
     hasBuildah: existsSync('/usr/bin/buildah') && existsSync('/usr/sbin/runc'),
     tbuild: (...args) => quietly(TBUILD, args),
     buildah: (...args) => quietly('buildah', [...roots, ...args]),
@@ -91,6 +108,21 @@ export function time(runs: number, work: () => void, before: () => void = () => 
   }
   times.sort((a, b) => a - b)
   return { least: times[0] ?? Number.NaN, median: times[times.length >> 1] ?? Number.NaN }
+}
+
+/** Bytes on disk of all that is below a directory. */
+export function allocated(directory: string): number {
+  return Number.parseInt(execFileSync('du', ['-s', '--block-size=1', directory], { encoding: 'utf8' }), 10)
+}
+
+/** Prints figures that are no times. */
+export function facts(title: string, rows: readonly (readonly [what: string, figure: string])[]): void {
+  console.log(`\n${title}`)
+  for (const [what, figure] of rows) console.log(`${what.padEnd(64)}${figure.padStart(14)}`)
+}
+
+export function megabytes(bytes: number): string {
+  return `${(bytes / 1e6).toFixed(1)} MB`
 }
 
 /** A program's run, its output thrown away. */
