@@ -13,7 +13,7 @@ export const DIGEST_BYTES = 32
 
 export class ContentList {
   #count = 0
-  #digests = Buffer.alloc(64 * DIGEST_BYTES)
+  #digests = Buffer.from(new ArrayBuffer(64 * DIGEST_BYTES))
   #sizes = new Float64Array(64)
   #segments = new Uint32Array(64)
   #blocks = new Uint32Array(64)
@@ -74,18 +74,13 @@ export class ContentList {
   }
 
   #grow(): void {
-    const digests = Buffer.alloc(this.#digests.length * 2)
-    this.#digests.copy(digests)
-    this.#digests = digests
-    const sizes = new Float64Array(this.#sizes.length * 2)
-    sizes.set(this.#sizes)
-    this.#sizes = sizes
-    const segments = new Uint32Array(this.#segments.length * 2)
-    segments.set(this.#segments)
-    this.#segments = segments
-    const blocks = new Uint32Array(this.#blocks.length * 2)
-    blocks.set(this.#blocks)
-    this.#blocks = blocks
+    // The memory of the old ones is given back at once, not when it is collected.
+    const grown = (column: { readonly buffer: ArrayBufferLike; readonly byteLength: number }): ArrayBuffer =>
+      (column.buffer as ArrayBuffer).transfer(column.byteLength * 2)
+    this.#digests = Buffer.from(grown(this.#digests))
+    this.#sizes = new Float64Array(grown(this.#sizes))
+    this.#segments = new Uint32Array(grown(this.#segments))
+    this.#blocks = new Uint32Array(grown(this.#blocks))
   }
 
   #growTable(): void {

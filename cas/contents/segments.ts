@@ -170,8 +170,10 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
       const files = segments.flatMap((segment) => {
         if (segment.written.length === 0) return []
         ftruncateSync(segment.fd, segment.end)
-        const records = formatRecords(list, segment.written)
-        writeSync(segment.sidecar, records, 0, records.length, segment.records * RECORD_BYTES)
+        for (let from = 0; from < segment.written.length; from += RECORDS_AT_ONCE) {
+          const records = formatRecords(list, segment.written.slice(from, from + RECORDS_AT_ONCE))
+          writeSync(segment.sidecar, records, 0, records.length, (segment.records + from) * RECORD_BYTES)
+        }
         return [segment.fd, segment.sidecar]
       })
       const directory = segments.some(({ isNew }) => isNew)
@@ -281,6 +283,7 @@ function readAll(db: Database): ContentList {
 }
 
 const ROWS_AT_ONCE = 64
+const RECORDS_AT_ONCE = 16_384
 
 /** False when one of them is there already. */
 function insert(db: Database, list: ContentList, contents: readonly number[]): boolean {

@@ -37,6 +37,11 @@ export function readSidecar(path: string): SidecarRecord[] {
     if (isErrno(error, 'ENOENT')) return []
     throw error
   }
+  return parseRecords(bytes)
+}
+
+/** Those that are whole. */
+export function parseRecords(bytes: Buffer): SidecarRecord[] {
   const records: SidecarRecord[] = []
   for (let at = 0; at + RECORD_BYTES <= bytes.length; at += RECORD_BYTES) {
     if (bytes.readUInt32LE(at + 36) !== checksum(bytes, at)) continue
