@@ -33,6 +33,8 @@ export { getXattr, listXattrs, removeXattr, setXattr } from './xattr.ts'
 export { flock, flockWait, type LockKind } from './lock.ts'
 export {
   detachedMountsCanBeCloned,
+  fileSystemUuid,
+  mountErofs,
   mountOverlay,
   mountTmpfs,
   moveMount,

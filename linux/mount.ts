@@ -2,8 +2,8 @@
  * Mounts as descriptors (fsopen(2), fsmount(2)): made detached, they never stand in the host's mount table, and the
  * kernel unmounts them when the last descriptor closes.
  */
-import { closeSync, fstatSync } from 'node:fs'
-import { AT_FDCWD, check, cstring, declareSyscall, errno, type Path } from './libc.ts'
+import { closeSync, constants, fstatSync, openSync } from 'node:fs'
+import { AT_FDCWD, check, cstring, declare, declareSyscall, errno, type Path } from './libc.ts'
 import { SysError } from './errors.ts'
 import { symlinkat } from './files.ts'
 
@@ -23,6 +23,7 @@ const OPEN_TREE_CLOEXEC = 0o2000000
 const AT_EMPTY_PATH = 0x1000
 const E2BIG = 7
 const EINVAL = 22
+const ENOTTY = 25
 const EOPNOTSUPP = 95
 const MOST_OPTION_BYTES = 255
 // Bytes that mean nothing in a list of lower directories, in a list of options or in a path.
@@ -149,6 +150,43 @@ export function mountTmpfs(options: Readonly<Record<string, string>>, attributes
   } finally {
     closeSync(fs)
   }
+}
+
+/**
+ * A detached read-only mount of an EROFS image in a regular file, kernel 6.12 and later; `devices` hold the data, in the order of the image's device
+ * table. The kernel opens the files anew: the descriptors may be closed afterwards. Fails with ENOTBLK where the files' file system cannot back a mount.
+ */
+export function mountErofs(image: number, devices: readonly number[], attributes = 0): number {
+  const fs = fsopen('erofs')
+  try {
+    setString(fs, 'source', `/proc/self/fd/${image}`)
+    for (const device of devices) setString(fs, 'device', `/proc/self/fd/${device}`)
+    return finish(fs, 'erofs', attributes | MOUNT_ATTR_RDONLY)
+  } finally {
+    closeSync(fs)
+  }
+}
+
+const callIoctl = declare('int ioctl(int, unsigned long, void *)')
+
+/**
+ * The UUID of the file system that a descriptor is on (a mount's own will do), as its superblock says; `undefined` where it has none, and before
+ * kernel 6.9. FS_IOC_GETFSUUID in linux/fs.h.
+ */
+export function fileSystemUuid(fd: number): Buffer | undefined {
+  const FS_IOC_GETFSUUID = 0x8011_1500
+  const struct = Buffer.alloc(17)
+  // A mount's descriptor is a path only (O_PATH), which takes no ioctl.
+  const opened = openSync(`/proc/self/fd/${fd}`, constants.O_RDONLY | constants.O_NONBLOCK)
+  try {
+    if (callIoctl(opened, FS_IOC_GETFSUUID, struct) < 0) {
+      if (errno() === ENOTTY) return undefined
+      throw new SysError('ioctl', errno(), 'FS_IOC_GETFSUUID')
+    }
+  } finally {
+    closeSync(opened)
+  }
+  return struct.subarray(1, 1 + (struct[0] ?? 0))
 }
 
 /** A detached clone of what is at `path` (a directory's or a file's mount), or just a handle to it. */
