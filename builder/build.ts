@@ -9,6 +9,7 @@ import { imageKey, writeImage } from './image.ts'
 import { findImage } from './images.ts'
 import { makePlan, type Plan } from './plan/plan.ts'
 import type { StagePlan } from './plan/types.ts'
+import { fillBuildArgs } from './plan/variables.ts'
 import type { SolveContext } from './solve/context.ts'
 import { createProgress, type Progress } from './solve/observer.ts'
 import { createStageRun, type StageRun } from './solve/stage.ts'
@@ -54,7 +55,7 @@ async function buildOnce(
 ): Promise<Image> {
   const plan = await makePlan(tree, {
     target: request.target,
-    buildArgs: request.buildArgs,
+    buildArgs: fillBuildArgs(request.buildArgs),
     network: request.network,
     findImage: (name) => findImage(store, name, progress, request.signal),
   })

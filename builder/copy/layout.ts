@@ -51,7 +51,7 @@ export interface Layout {
   /** `destination` is absolute; with a `/` at its end it is a directory, made if need be. `name`: what a file is called in it. */
   copy(source: CopySource & { readonly name: string }, destination: string, options: CopyOptions): void
   /** A file of our own making, as a source. */
-  copyBytes(bytes: Buffer, name: string, destination: string, options: CopyOptions): void
+  copyBytes(bytes: Uint8Array, name: string, destination: string, options: CopyOptions): void
   /** Writes the layer. */
   write(writer: LayerWriter): Promise<void>
 }

@@ -1,7 +1,14 @@
 /** What each instruction does to a stage's state: to the config at once, or as a step. */
 import {
+  encode,
   errorAt,
+  expandWord,
   expandWords,
+  isProxyArg,
+  isSignal,
+  locate,
+  parsePortSpec,
+  portsOf,
   type Add,
   type Command,
   type Copy,
@@ -12,11 +19,10 @@ import {
   type Run,
   type Word,
 } from '../../dockerfile-parser/index.ts'
-import { parsePorts } from './ports.ts'
 import type { PlanContext } from './plan.ts'
 import { setEnv, type StageState } from './state.ts'
 import type { CopyStep, Step } from './types.ts'
-import { expandAt, isProxy, locate } from './variables.ts'
+import { expandAt } from './variables.ts'
 
 const DEFAULT_SHELL = ['/bin/sh', '-c']
 /** Ours, never the heredoc's own word: that one may hold slashes. */
@@ -60,7 +66,7 @@ export async function applyInstruction(
     case 'EXPOSE': {
       const ports = instruction.ports.flatMap((word) =>
         locate(tree, word.range, () => expandWords(word.raw, { lookup, escape: tree.escape })).flatMap(
-          (port) => parsePorts(tree, word.range, port),
+          (port) => exposed(tree, word.range, port),
         ),
       )
       config.ExposedPorts = { ...config.ExposedPorts, ...Object.fromEntries(ports.map((port) => [port, {}])) }
@@ -98,7 +104,7 @@ export async function applyInstruction(
       return
     case 'STOPSIGNAL': {
       const signal = text(instruction.signal)
-      checkSignal(tree, instruction.signal.range, signal)
+      if (!isSignal(signal)) throw noSignal(tree, instruction.signal.range, signal)
       config.StopSignal = signal
       note(`STOPSIGNAL ${signal}`)
       return
@@ -108,7 +114,7 @@ export async function applyInstruction(
       note(`HEALTHCHECK ${JSON.stringify(config.Healthcheck)}`)
       return
     case 'MAINTAINER':
-      state.author = text(instruction.name)
+      state.author = instruction.name.raw
       note(`MAINTAINER ${state.author}`)
       return
     case 'ONBUILD':
@@ -132,20 +138,18 @@ function add(state: StageState, step: Step, createdBy: string): void {
 }
 
 function declareArgs(
-  { tree, variables, platform }: PlanContext,
+  { tree, variables }: PlanContext,
   state: StageState,
   instruction: Extract<Instruction, { kind: 'ARG' }>,
   note: (createdBy: string) => void,
 ): void {
   const said: string[] = []
-  for (const { name: raw, value: given, range } of instruction.args) {
-    const lookup = (variable: string): string | undefined => state.env.get(variable)
-    const name = expandAt(tree, range, raw, lookup)
+  const lookup = (variable: string): string | undefined => state.env.get(variable)
+  for (const { name, value: given } of instruction.args) {
     const value =
       variables.buildArgs.get(name) ??
       (given && expandAt(tree, given.range, given.raw, lookup)) ??
-      variables.globals.get(name) ??
-      platform.get(name)
+      variables.globals.get(name)
     // Declared without a value it leaves a variable of that name alone.
     if (value !== undefined) state.env.set(name, value)
     state.args.set(name, value ?? state.env.get(name))
@@ -213,12 +217,12 @@ function run({ tree, network, variables }: PlanContext, state: StageState, instr
       args,
       env: [...state.env].map(([key, value]) => `${key}=${value}`),
       hiddenEnv: [...variables.buildArgs]
-        .filter(([key]) => isProxy(key) && !state.env.has(key))
+        .filter(([key]) => isProxyArg(key) && !state.env.has(key))
         .map(([key, value]) => `${key}=${value}`),
       cwd: state.config.WorkingDir || '/',
       user: state.config.User ?? '',
       network: networkOf(tree, instruction, network),
-      script: executable?.content,
+      script: executable && encode(executable.content),
     },
     `RUN ${prefix}${executable === undefined ? args.join(' ') : executable.content}`,
   )
@@ -263,7 +267,7 @@ async function copy(context: PlanContext, state: StageState, instruction: Copy |
   })
   const inline = instruction.heredocs.map(({ name, content, expand }) => ({
     name: fileName(tree, instruction.range, name),
-    content: expand ? expandAt(tree, instruction.range, content, lookup, { skipQuotes: true }) : content,
+    content: encode(expand ? expandBody(tree, instruction.range, content, lookup) : content),
   }))
   const given = text(instruction.destination)
   const destination = absolute(
@@ -277,13 +281,13 @@ async function copy(context: PlanContext, state: StageState, instruction: Copy |
     tree,
     range: instruction.range,
     instruction: instruction.kind,
-    source: from === undefined ? { kind: 'context' } : await context.source(text(from), from.range),
+    source: from === undefined ? { kind: 'context' } : await context.source(from.raw, from.range),
     patterns,
     inline,
     destination,
     chown: optional(instruction.chown),
     chmod: optional(instruction.chmod),
-    excludes: instruction.excludes.map(text),
+    excludes: instruction.excludes.map(({ raw }) => raw),
     unpack: instruction.kind === 'ADD' && instruction.unpack !== false,
     parents: instruction.kind === 'COPY' && instruction.parents,
   }
@@ -293,6 +297,16 @@ async function copy(context: PlanContext, state: StageState, instruction: Copy |
     ...(step.chmod === undefined ? [] : [`--chmod=${step.chmod} `]),
   ].join('')
   add(state, step, `${instruction.kind} ${flags}${sources} ${given}`)
+}
+
+/** Quotes are part of the file; the escape is `\`, whatever the Dockerfile's own is. Both as in BuildKit. */
+function expandBody(
+  tree: Dockerfile,
+  range: Range,
+  content: string,
+  lookup: (name: string) => string | undefined,
+): string {
+  return locate(tree, range, () => expandWord(content, { lookup, skipQuotes: true }))
 }
 
 /** A heredoc's word, as the name of a file in the destination. */
@@ -329,18 +343,26 @@ function healthcheck(instruction: Healthcheck) {
   }
 }
 
-const SIGNALS =
-  /^(SIG)?(ABRT|ALRM|BUS|CHLD|CLD|CONT|FPE|HUP|ILL|INT|IO|IOT|KILL|PIPE|POLL|PROF|PWR|QUIT|SEGV|STKFLT|STOP|SYS|TERM|TRAP|TSTP|TTIN|TTOU|UNUSED|URG|USR1|USR2|VTALRM|WINCH|XCPU|XFSZ|RTMIN(\+\d{1,2})?|RTMAX(-\d{1,2})?)$/i
-
-function checkSignal(tree: Dockerfile, range: Range, signal: string): void {
-  if (SIGNALS.test(signal) || (/^\d{1,2}$/.test(signal) && Number(signal) >= 1 && Number(signal) <= 64))
-    return
-  throw errorAt(
+function noSignal(tree: Dockerfile, range: Range, signal: string) {
+  return errorAt(
     tree,
     range,
     'SIGNAL_INVALID',
     `${JSON.stringify(signal)} is not a signal`,
-    'a name like SIGTERM, or a number from 1 to 64',
+    'a name like SIGTERM, or a number',
+  )
+}
+
+/** Each port as the config has it, `80/tcp`. */
+function exposed(tree: Dockerfile, range: Range, text: string): string[] {
+  const spec = parsePortSpec(text)
+  if (typeof spec !== 'string') return portsOf(spec)
+  throw errorAt(
+    tree,
+    range,
+    'PORT_INVALID',
+    `${JSON.stringify(text)} is not a port: ${spec}`,
+    'e.g. 80, 53/udp, 8000-8010',
   )
 }
 

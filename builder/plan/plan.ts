@@ -1,7 +1,10 @@
 /** Dockerfile to plan: the wanted stage and all that it needs; no other stage enters. */
 import {
   errorAt,
+  findStage,
+  formatPlatform,
   parse,
+  parsePlatform,
   stagesOf,
   type Dockerfile,
   type From,
@@ -12,11 +15,11 @@ import { isErrorWithSource, withSource } from '../errors.ts'
 import { applyInstruction } from './instructions.ts'
 import { childState, startState, type StageState } from './state.ts'
 import type { Base, Source, StagePlan } from './types.ts'
-import { createVariables, expandAt, machinePlatform, platformArgs, type Variables } from './variables.ts'
+import { buildPlatform, createVariables, expandAt, machinePlatform, type Variables } from './variables.ts'
 
 export interface PlanOptions {
   readonly target: string | undefined
-  readonly buildArgs: ReadonlyMap<string, string | undefined>
+  readonly buildArgs: ReadonlyMap<string, string>
   readonly network: 'host' | 'none'
   /** The image of that name, from the store or a registry. */
   readonly findImage: (name: string) => Promise<Image>
@@ -24,7 +27,7 @@ export interface PlanOptions {
 
 export interface Plan {
   readonly target: StagePlan
-  /** Those that the target needs and the target itself, in the Dockerfile's order. */
+  /** Those that the target needs and the target itself: in the Dockerfile's order, but each after those that it needs. */
   readonly stages: readonly StagePlan[]
 }
 
@@ -33,25 +36,24 @@ export interface PlanContext {
   readonly tree: Dockerfile
   readonly stage: Stage
   readonly variables: Variables
-  readonly platform: ReadonlyMap<string, string>
   readonly network: 'host' | 'none'
-  /** `--from`, which only sees earlier stages. */
+  /** What `--from` names: of several stages of a name the last, wherever it stands. */
   source(name: string, range: From['range']): Promise<Source>
 }
 
 export async function makePlan(tree: Dockerfile, options: PlanOptions): Promise<Plan> {
   const { globalArgs, stages } = stagesOf(tree)
   const wanted = findTarget(tree, stages, options.target)
-  const targetStage = wanted.name ?? ''
-  const variables = createVariables(tree, globalArgs, options.buildArgs, targetStage)
-  const platform = platformArgs(targetStage)
+  const variables = createVariables(tree, globalArgs, options.buildArgs, wanted.name)
   const states = new Map<StagePlan, StageState>()
   const plans = new Map<number, Promise<StagePlan>>()
 
-  const planOf = (stage: Stage): Promise<StagePlan> => {
+  /** `above`: the stages that wait for this one. */
+  const planOf = (stage: Stage, above: readonly Stage[], range: From['range']): Promise<StagePlan> => {
+    if (above.includes(stage)) throw circular(tree, range, [...above.slice(above.indexOf(stage)), stage])
     let plan = plans.get(stage.index)
     if (plan === undefined) {
-      plan = makeStage(stage)
+      plan = makeStage(stage, [...above, stage])
       plans.set(stage.index, plan)
     }
     return plan
@@ -63,44 +65,31 @@ export async function makePlan(tree: Dockerfile, options: PlanOptions): Promise<
       throw isErrorWithSource(error) ? error : withSource(error, tree, range)
     }
   }
-  const baseOf = async (stage: Stage, name: string): Promise<Base> => {
+  const baseOf = async (stage: Stage, name: string, above: readonly Stage[]): Promise<Base> => {
     const range = stage.from.image.range
     if (name === '') throw errorAt(tree, range, 'FROM_EMPTY', 'the base image is an empty name')
     const earlier = stages.findLast(
       ({ index, name: other }) => index < stage.index && other === name.toLowerCase(),
     )
-    if (earlier !== undefined) return { kind: 'stage', stage: await planOf(earlier) }
+    if (earlier !== undefined) return { kind: 'stage', stage: await planOf(earlier, above, range) }
     if (name === 'scratch') return { kind: 'scratch' }
     return { kind: 'image', image: await image(name, range), name }
   }
 
-  const makeStage = async (stage: Stage): Promise<StagePlan> => {
+  const makeStage = async (stage: Stage, above: readonly Stage[]): Promise<StagePlan> => {
     const { from } = stage
     const name = expandAt(tree, from.image.range, from.image.raw, variables.lookupGlobal)
     checkPlatform(tree, from, variables)
-    const base = await baseOf(stage, name)
+    const base = await baseOf(stage, name, above)
     const state = base.kind === 'stage' ? childState(need(states, base.stage)) : startState(baseConfig(base))
     const source = async (text: string, range: From['range']): Promise<Source> => {
-      const earlier = stages.findLast(
-        ({ index, name: other }) =>
-          index < stage.index && (other === text.toLowerCase() || String(index) === text),
-      )
-      if (earlier !== undefined) return { kind: 'stage', stage: await planOf(earlier) }
-      const later = stages.find(
-        ({ index, name: other }) => other === text.toLowerCase() || String(index) === text,
-      )
-      if (later !== undefined) {
-        throw errorAt(
-          tree,
-          range,
-          'STAGE_ORDER',
-          `stage ${text} does not come before this one`,
-          'copy from an earlier stage',
-        )
-      }
+      const named = findStage(stages, text)
+      if (named !== undefined) return { kind: 'stage', stage: await planOf(named, above, range) }
+      // In the Dockerfile itself the parser has seen to it; not in a trigger.
+      if (/^\d+$/.test(text)) throw noSuchNumber(tree, range, text)
       return { kind: 'image', image: await image(text, range) }
     }
-    const context: PlanContext = { tree, stage, variables, platform, network: options.network, source }
+    const context: PlanContext = { tree, stage, variables, network: options.network, source }
     // Triggers of the base come first, once: they are not handed on.
     const triggers = state.config.OnBuild ?? []
     delete state.config.OnBuild
@@ -120,9 +109,37 @@ export async function makePlan(tree: Dockerfile, options: PlanOptions): Promise<
     return plan
   }
 
-  const target = await planOf(wanted)
-  const made = await Promise.all(plans.values())
-  return { target, stages: made.toSorted((a, b) => a.index - b.index) }
+  const target = await planOf(wanted, [], wanted.from.range)
+  return { target, stages: inOrder(await Promise.all(plans.values())) }
+}
+
+/** `stages` begins and ends with the same one. */
+function circular(tree: Dockerfile, range: From['range'], stages: readonly Stage[]) {
+  const names = stages.map(({ name, index }) => name ?? `stage ${index}`)
+  return errorAt(
+    tree,
+    range,
+    'STAGE_CIRCLE',
+    `the stage needs itself: ${names.join(' needs ')}`,
+    'copy from a stage that does not need this one',
+  )
+}
+
+function noSuchNumber(tree: Dockerfile, range: From['range'], text: string) {
+  return errorAt(tree, range, 'INVALID_STAGE_INDEX', `there is no stage number ${text}`)
+}
+
+function inOrder(plans: readonly StagePlan[]): StagePlan[] {
+  const ordered = new Set<StagePlan>()
+  const visit = (plan: StagePlan): void => {
+    if (ordered.has(plan)) return
+    if (plan.base.kind === 'stage') visit(plan.base.stage)
+    for (const step of plan.steps)
+      if (step.kind === 'copy' && step.source.kind === 'stage') visit(step.source.stage)
+    ordered.add(plan)
+  }
+  for (const plan of plans.toSorted((a, b) => a.index - b.index)) visit(plan)
+  return [...ordered]
 }
 
 /** Errors show the trigger, which stands in no file of the user's. */
@@ -144,11 +161,7 @@ function need<K, V>(map: ReadonlyMap<K, V>, key: K): V {
 }
 
 function findTarget(tree: Dockerfile, stages: readonly Stage[], target: string | undefined): Stage {
-  const found =
-    target === undefined
-      ? stages.at(-1)
-      : (stages.find(({ name }) => name === target.toLowerCase()) ??
-        stages.find(({ index }) => String(index) === target))
+  const found = target === undefined || target === '' ? stages.at(-1) : findStage(stages, target)
   if (found !== undefined) return found
   const names = stages.flatMap(({ name }) => (name === undefined ? [] : [name]))
   throw errorAt(
@@ -179,23 +192,14 @@ function checkImage(tree: Dockerfile, range: From['range'], name: string, image:
 function checkPlatform(tree: Dockerfile, from: From, variables: Variables): void {
   if (from.platform === undefined) return
   const wanted = expandAt(tree, from.platform.range, from.platform.raw, variables.lookupGlobal)
-  const { os, architecture, variant } = machinePlatform()
-  const accepted = [
-    '',
-    os,
-    architecture,
-    `${os}/${architecture}`,
-    `${os}/${architecture}/${variant ?? 'v1'}`,
-    'local',
-  ]
-  if (architecture === 'amd64') accepted.push('x86_64', 'linux/x86_64')
-  else accepted.push('aarch64', 'linux/aarch64')
-  if (accepted.includes(wanted.toLowerCase())) return
+  const here = buildPlatform()
+  const parsed = wanted === '' || wanted === 'local' ? here : parsePlatform(wanted, here)
+  if (parsed !== undefined && formatPlatform(parsed) === formatPlatform(here)) return
   throw errorAt(
     tree,
     from.platform.range,
     'PLATFORM_UNSUPPORTED',
     `the platform ${JSON.stringify(wanted)} is not this machine's`,
-    `only ${os}/${architecture} can be built here`,
+    `only ${formatPlatform(here)} can be built here`,
   )
 }

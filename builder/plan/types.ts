@@ -26,7 +26,7 @@ export interface ExecStep extends StepBase {
   readonly user: string
   readonly network: 'host' | 'none'
   /** Contents of an executable file that is `args[0]` while the command runs. */
-  readonly script?: string | undefined
+  readonly script?: Uint8Array | undefined
 }
 
 export interface CopyStep extends StepBase {
@@ -35,7 +35,7 @@ export interface CopyStep extends StepBase {
   readonly source: Source
   readonly patterns: readonly string[]
   /** Files given in the Dockerfile itself. */
-  readonly inline: readonly { readonly name: string; readonly content: string }[]
+  readonly inline: readonly { readonly name: string; readonly content: Uint8Array }[]
   /** Absolute; a `/` at its end says that it is a directory. */
   readonly destination: string
   readonly chown?: string | undefined

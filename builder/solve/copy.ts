@@ -39,7 +39,7 @@ export async function runCopy(
       layout.copy({ tree, path: '', name: '' }, destination, unpacked)
     }
     for (const { name, content } of step.inline) {
-      layout.copyBytes(Buffer.from(content), bytesOf(name), destination, options)
+      layout.copyBytes(content, bytesOf(name), destination, options)
     }
   })
 }

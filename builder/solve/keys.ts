@@ -1,4 +1,5 @@
 /** Step keys: digests over named components, of which the first that differs explains a miss. */
+import { isUtf8 } from 'node:buffer'
 import { hash } from 'node:crypto'
 import type { Component, StepKey } from '../../cas/index.ts'
 import { machinePlatform } from '../plan/variables.ts'
@@ -35,7 +36,7 @@ export function execComponents(
   return [
     ...common(parent, epoch),
     ['command', JSON.stringify(step.args)],
-    ...(step.script === undefined ? [] : [['script', step.script] as const]),
+    ...(step.script === undefined ? [] : [contentComponent('script', '', step.script)]),
     // Sorted: the order in which variables are set changes nothing.
     ...step.env.toSorted().map((entry) => ['environment', entry] as const),
     ['working directory', step.cwd],
@@ -64,7 +65,7 @@ export function copyComponents(
     ['instruction', step.instruction],
     // With contents by digest the patterns are spent; for what stands for them they are not.
     ...(contents[0] === 'contents' ? [] : step.patterns.map((pattern) => ['source', pattern] as const)),
-    ...step.inline.map(({ name, content }) => ['inline file', `${name}\n${content}`] as const),
+    ...step.inline.map(({ name, content }) => contentComponent('inline file', `${name}\n`, content)),
     ['destination', step.destination],
     ['chown', step.chown ?? ''],
     ['chmod', step.chmod ?? ''],
@@ -73,4 +74,11 @@ export function copyComponents(
     ...(step.parents ? [['parents', 'true'] as const] : []),
     contents,
   ]
+}
+
+/** As text, to be read by people; what is no text by its digest, under another name so that it cannot be taken for a text. */
+function contentComponent(name: string, prefix: string, content: Uint8Array): Component {
+  const bytes = Buffer.from(content.buffer, content.byteOffset, content.byteLength)
+  if (isUtf8(bytes)) return [name, `${prefix}${bytes.toString()}`]
+  return [`${name}, not text`, `${prefix}sha256:${hash('sha256', bytes)}`]
 }
