@@ -16,7 +16,10 @@ files that differ. A file with several names counts its bytes once.`,
     json: { kind: 'flag', help: 'Print JSON, in bytes: docs/ledger.md' },
     ...STORE_OPTION,
   },
-  examples: [['tbuild reuse app:1 app:2', 'what the second release shares with the first']],
+  examples: [
+    ['tbuild reuse app:1 app:2', 'what the second release shares with the first'],
+    ['tbuild reuse --json app base | jq .layers', 'layers, and what keeps each'],
+  ],
   arguments: { least: 2, most: 2 },
   async run({ options, args: [a = '', b = ''] }) {
     const found = await interruptible(async () => {

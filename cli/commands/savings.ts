@@ -15,7 +15,10 @@ the directories and packages that repeat most between layers.`,
     json: { kind: 'flag', help: 'Print JSON, in bytes: docs/ledger.md' },
     ...STORE_OPTION,
   },
-  examples: [['tbuild savings', 'where the bytes of all images went']],
+  examples: [
+    ['tbuild savings', 'where the bytes of all images went'],
+    ['tbuild savings --json | jq .packages', 'the 50 packages that repeat most'],
+  ],
   arguments: { least: 0, most: 0 },
   async run({ options }) {
     const read = async () => {
