@@ -221,6 +221,20 @@ describe('the total is what du counts', () => {
     expect(row(after, 'rounding')).toBeLessThan(51 * 8192)
   })
 
+  test('a segment whose contents have been copied elsewhere', async () => {
+    const path = newStore()
+    {
+      await using store = await openStore(path)
+      await ingest(store, { path: 'f', contents: randomBytes(30_000) })
+    }
+    const db = new DatabaseSync(join(path, 'index.db'))
+    db.exec('UPDATE segments SET retired = 1; DELETE FROM contents; DELETE FROM layers')
+    db.close()
+    const usage = await expectExact(path)
+    expect(row(usage, 'deadContents')).toBe(statSync(join(path, 'segments/1')).blocks * 512)
+    expect(row(usage, 'rounding')).toBe(0)
+  })
+
   test('layers as directories, with hard links and deep paths', async () => {
     const path = newStore()
     const options = { driver: 'copy' } as const

@@ -10,7 +10,7 @@ export type RowKind =
   | 'layerContents'
   | 'sharedContents'
   | 'unusedContents'
-  /** Places of contents that were taken away, still to be freed. */
+  /** Places of contents that were taken away, still to be freed; segments whose contents have been copied elsewhere. */
   | 'deadContents'
   /** In segments: from the end of each content to the next multiple of 512. */
   | 'padding'

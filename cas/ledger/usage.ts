@@ -121,6 +121,8 @@ interface Place {
   deadCount: number
   /** What the index has of it. */
   readonly length: number
+  /** Its contents have been copied elsewhere. */
+  readonly isRetired: boolean
   /** Of the file; none when it is not there. */
   size: number
   allocated: number
@@ -130,8 +132,8 @@ const OBJECTS = 0
 
 function readPlaces(db: Database, { contents }: Holdings): Map<number, Place> {
   const places = new Map([[OBJECTS, newPlace(0)]])
-  for (const row of db.all('SELECT id, length FROM segments')) {
-    places.set(Number(row['id']), newPlace(Number(row['length'])))
+  for (const row of db.all('SELECT id, length, retired FROM segments')) {
+    places.set(Number(row['id']), newPlace(Number(row['length']), row['retired'] === 1))
   }
   const at = (segment: number): Place => {
     let known = places.get(segment)
@@ -153,8 +155,8 @@ function readPlaces(db: Database, { contents }: Holdings): Map<number, Place> {
   return places
 }
 
-function newPlace(length: number): Place {
-  return { live: 0, padding: 0, dead: 0, deadCount: 0, length, size: 0, allocated: 0 }
+function newPlace(length: number, isRetired = false): Place {
+  return { live: 0, padding: 0, dead: 0, deadCount: 0, length, isRetired, size: 0, allocated: 0 }
 }
 
 function padded(size: number): number {
@@ -170,7 +172,8 @@ function addContents(rows: Rows, { groups }: Holdings): void {
 }
 
 /** All of its blocks but those of the contents, which have been added. */
-function settle(rows: Rows, { live, padding, dead, deadCount, length, size, allocated }: Place): void {
+function settle(rows: Rows, one: Place): void {
+  const { live, padding, dead, deadCount, length, size, allocated } = one
   let rest = allocated - live
   // Freed dead places may still be in the index.
   const take = (kind: RowKind, bytes: number, count: number): void => {
@@ -179,7 +182,7 @@ function settle(rows: Rows, { live, padding, dead, deadCount, length, size, allo
     if (taken > 0) rows.add(kind, taken, count)
   }
   take('padding', padding, 0)
-  take('deadContents', dead, deadCount)
+  take('deadContents', one.isRetired ? rest : dead, deadCount)
   if (length > 0 || size > 0) take('unfinishedContents', size - length, 0)
   rows.add('rounding', rest, 0)
 }
@@ -191,6 +194,7 @@ interface Names {
   readonly trees: ReadonlyMap<string, string>
   /** In hex. */
   readonly layers: ReadonlySet<string>
+  readonly deadObjects: ReadonlySet<string>
   readonly blobs: ReadonlyMap<string, 'compressedLayers' | 'manifests' | 'otherBlobs'>
 }
 
@@ -204,6 +208,9 @@ function readNames(db: Database, { layers, images }: Indexed): Names {
   return {
     images: pairs('SELECT image AS name, diff_id FROM layers WHERE image IS NOT NULL'),
     trees: pairs('SELECT name, diff_id FROM trees'),
+    deadObjects: new Set(
+      db.all('SELECT hex(digest) AS hex FROM dead_objects').map((row) => String(row['hex']).toLowerCase()),
+    ),
     layers: new Set(layers.map(({ diffId }) => hexOf(diffId))),
     blobs: new Map(
       db.all('SELECT digest FROM blobs').map((row) => {
@@ -274,7 +281,9 @@ function place(file: DiskFile, placing: Placing): void {
     }
     case 'objects': {
       const objects = places.get(OBJECTS)
-      if (objects === undefined || !placing.isObject(second + third)) rows.add('unrecorded', allocatedBytes)
+      if (names.deadObjects.has(second + third)) rows.add('deadContents', allocatedBytes)
+      else if (objects === undefined || !placing.isObject(second + third))
+        rows.add('unrecorded', allocatedBytes)
       else objects.allocated += allocatedBytes
       return
     }
@@ -304,6 +313,7 @@ const SIMPLE: ReadonlyMap<string, RowKind> = new Map([
   ['contexts', 'statCaches'],
   ['work', 'work'],
   ['leases', 'leases'],
+  ['collection', 'leases'],
   ['epoch-0', 'leases'],
   ['epoch-1', 'leases'],
   ['migration', 'leases'],
