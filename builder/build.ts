@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import { TbuildError } from '../errors.ts'
 import { parse, type Dockerfile } from '../dockerfile-parser/index.ts'
 import type { BlobDigest, Image, StatCache, Store } from '../cas/index.ts'
+import { checkBuild } from './checks.ts'
 import { openContext, type BuildContext } from './copy/context.ts'
 import { imageKey, writeImage } from './image.ts'
 import { findImage } from './images.ts'
@@ -53,12 +54,19 @@ async function buildOnce(
   store: Store,
   progress: Progress,
 ): Promise<Image> {
+  const buildArgs = fillBuildArgs(request.buildArgs)
+  const images = new Map<string, Image>()
   const plan = await makePlan(tree, {
     target: request.target,
-    buildArgs: fillBuildArgs(request.buildArgs),
+    buildArgs,
     network: request.network,
-    findImage: (name) => findImage(store, name, progress, request.signal),
+    findImage: async (name) => {
+      const image = await findImage(store, name, progress, request.signal)
+      images.set(name, image)
+      return image
+    },
   })
+  const warnings = checkBuild(tree, request, store, buildArgs, images)
   const controller = new AbortController()
   const abort = (): void => controller.abort(request.signal?.reason)
   request.signal?.throwIfAborted()
@@ -81,7 +89,9 @@ async function buildOnce(
         : BigInt(request.sourceDateEpoch) * 1_000_000_000n,
   }
   try {
-    return await solve(context, plan, progress)
+    const image = await solve(context, plan, progress)
+    for (const { message, frame } of warnings) progress.warning(message, frame)
+    return image
   } finally {
     request.signal?.removeEventListener('abort', abort)
     statCache?.save()

@@ -3,7 +3,12 @@ import { closeSync, constants, openSync, readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { TbuildError } from '../../errors.ts'
 import { openTree, show, type Tree } from '../../cas/index.ts'
-import { createIgnoreMatcher, parseIgnoreFile, type IgnoreMatcher } from '../../dockerfile-parser/index.ts'
+import {
+  createIgnoreMatcher,
+  parseIgnoreFile,
+  type IgnoreMatcher,
+  type IgnorePattern,
+} from '../../dockerfile-parser/index.ts'
 
 export interface BuildContext extends Disposable {
   readonly tree: Tree
@@ -42,11 +47,14 @@ export function openContext(directory: string, dockerfile: string): BuildContext
   }
 }
 
+export interface IgnoreFile {
+  readonly path: string
+  readonly patterns: readonly IgnorePattern[]
+  readonly matcher: IgnoreMatcher
+}
+
 /** `Dockerfile.dockerignore` wins over `.dockerignore`. */
-function readIgnoreFile(
-  directory: string,
-  dockerfile: string,
-): { readonly path: string; readonly matcher: IgnoreMatcher } | undefined {
+export function readIgnoreFile(directory: string, dockerfile: string): IgnoreFile | undefined {
   for (const path of [`${dockerfile}.dockerignore`, `${directory}/.dockerignore`]) {
     let text: Buffer
     try {
@@ -55,7 +63,7 @@ function readIgnoreFile(
       continue
     }
     const patterns = parseIgnoreFile(text)
-    return patterns.length === 0 ? undefined : { path, matcher: createIgnoreMatcher(patterns) }
+    return patterns.length === 0 ? undefined : { path, patterns, matcher: createIgnoreMatcher(patterns) }
   }
   return undefined
 }

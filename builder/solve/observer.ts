@@ -3,6 +3,8 @@ import type { BuildObserver } from '../types.ts'
 
 export interface Progress {
   start(title: string): StepProgress
+  /** About the Dockerfile, not about a step. */
+  warning(message: string, frame: string): void
   readonly total: number
   readonly cached: number
 }
@@ -27,6 +29,7 @@ export function createProgress(observe: BuildObserver): Progress {
     get cached() {
       return cached
     },
+    warning: (message, frame) => observe({ kind: 'warning', message, frame }),
     start: (title) => {
       const id = ++total
       observe({ kind: 'started', id, title })
