@@ -12,6 +12,8 @@ export interface Selected {
    * pivot (`/./`) on.
    */
   readonly name: string
+  /** It came from an address: an archive is one only for `ADD --unpack`, and owners are root's. */
+  readonly isRemote?: boolean
 }
 
 export interface SelectOptions {

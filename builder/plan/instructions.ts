@@ -19,6 +19,8 @@ import {
   type Run,
   type Word,
 } from '../../dockerfile-parser/index.ts'
+import { withSource } from '../errors.ts'
+import { parseRemote, type Remote } from '../fetch/remote.ts'
 import type { PlanContext } from './plan.ts'
 import { setEnv, type StageState } from './state.ts'
 import type { CopyStep, Step } from './types.ts'
@@ -255,16 +257,9 @@ async function copy(context: PlanContext, state: StageState, instruction: Copy |
   const lookup = (name: string): string | undefined => state.env.get(name)
   const text = (word: Word): string => expandAt(tree, word.range, word.raw, lookup)
   const optional = (word: Word | undefined): string | undefined => word && text(word)
-  if (instruction.kind === 'ADD' && instruction.checksum !== undefined) {
-    throw unsupported(tree, instruction.checksum.range, 'ADD --checksum', 'only local files can be added')
-  }
-  const patterns = instruction.sources.map((word) => {
-    const pattern = text(word)
-    if (instruction.kind === 'ADD' && isRemote(pattern)) {
-      throw unsupported(tree, word.range, 'ADD of an address', 'fetch it before the build, or in a RUN')
-    }
-    return pattern
-  })
+  const patterns = instruction.sources.map(text)
+  const remotes =
+    instruction.kind === 'ADD' ? remotesOf(tree, instruction, patterns, lookup) : new Map<string, Remote>()
   const inline = instruction.heredocs.map(({ name, content, expand }) => ({
     name: fileName(tree, instruction.range, name),
     content: encode(expand ? expandBody(tree, instruction.range, content, lookup) : content),
@@ -283,12 +278,14 @@ async function copy(context: PlanContext, state: StageState, instruction: Copy |
     instruction: instruction.kind,
     source: from === undefined ? { kind: 'context' } : await context.source(from.raw, from.range),
     patterns,
+    remotes,
     inline,
     destination,
     chown: optional(instruction.chown),
     chmod: optional(instruction.chmod),
     excludes: instruction.excludes.map(({ raw }) => raw),
     unpack: instruction.kind === 'ADD' && instruction.unpack !== false,
+    unpackRemote: instruction.kind === 'ADD' && instruction.unpack === true,
     parents: instruction.kind === 'COPY' && instruction.parents,
   }
   const sources = [...patterns, ...inline.map(({ name }) => `<<${name}`)].join(' ')
@@ -321,8 +318,32 @@ function fileName(tree: Dockerfile, range: Range, name: string): string {
   )
 }
 
-function isRemote(pattern: string): boolean {
-  return /^(https?|git|ssh):\/\//.test(pattern) || pattern.startsWith('git@')
+function remotesOf(
+  tree: Dockerfile,
+  { sources, checksum: word, keepGitDir }: Add,
+  patterns: readonly string[],
+  lookup: (name: string) => string | undefined,
+): ReadonlyMap<string, Remote> {
+  const checksum = word && expandAt(tree, word.range, word.raw, lookup)
+  const remotes = new Map<string, Remote>()
+  for (const [index, pattern] of patterns.entries()) {
+    try {
+      const remote = parseRemote(pattern, { checksum, keepGitDir })
+      if (remote !== undefined) remotes.set(pattern, remote)
+    } catch (error) {
+      const range = word?.range ?? sources[index]?.range
+      throw range === undefined ? error : withSource(error, tree, range)
+    }
+  }
+  if (word !== undefined && (patterns.length !== 1 || remotes.size !== 1))
+    throw errorAt(
+      tree,
+      word.range,
+      'CHECKSUM_SOURCES',
+      '--checksum is for one source, fetched over http(s) or by git',
+      'give each address an ADD of its own; a file of the context needs no checksum',
+    )
+  return remotes
 }
 
 function withShell(state: StageState, command: Command): string[] {

@@ -1,6 +1,7 @@
 /** The plan: what a build would do, with every variable expanded, and nothing done yet. */
 import type { ContainerConfig, Image } from '../../cas/index.ts'
 import type { Dockerfile, Range } from '../../dockerfile-parser/index.ts'
+import type { Remote } from '../fetch/remote.ts'
 
 export type Source =
   | { readonly kind: 'context' }
@@ -34,6 +35,8 @@ export interface CopyStep extends StepBase {
   readonly instruction: 'COPY' | 'ADD'
   readonly source: Source
   readonly patterns: readonly string[]
+  /** Those of the patterns that are addresses. */
+  readonly remotes: ReadonlyMap<string, Remote>
   /** Files given in the Dockerfile itself. */
   readonly inline: readonly { readonly name: string; readonly content: Uint8Array }[]
   /** Absolute; a `/` at its end says that it is a directory. */
@@ -43,6 +46,8 @@ export interface CopyStep extends StepBase {
   readonly excludes: readonly string[]
   /** ADD: local archives are unpacked. */
   readonly unpack: boolean
+  /** ADD: fetched ones too. */
+  readonly unpackRemote: boolean
   /** COPY: sources keep the directories of their names. */
   readonly parents: boolean
 }

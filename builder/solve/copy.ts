@@ -27,7 +27,8 @@ export async function runCopy(
     }
     const destination = bytesOf(step.destination)
     for (const selected of sources.selected) {
-      const archive = step.unpack ? await unpackArchive(context.store, selected) : undefined
+      const unpack = selected.isRemote === true ? step.unpackRemote : step.unpack
+      const archive = unpack ? await unpackArchive(context.store, selected) : undefined
       if (archive === undefined) {
         layout.copy({ ...selected, files: sources.digested?.files }, destination, options)
         continue

@@ -71,6 +71,7 @@ export function copyComponents(
     ['chmod', step.chmod ?? ''],
     ...step.excludes.map((pattern) => ['exclude', pattern] as const),
     ['unpack', String(step.unpack)],
+    ...(step.unpackRemote ? [['unpack what is fetched', 'true'] as const] : []),
     ...(step.parents ? [['parents', 'true'] as const] : []),
     contents,
   ]

@@ -3,6 +3,7 @@ import { TbuildError } from '../../errors.ts'
 import { openTree, type Intake, type Layer, type Tree } from '../../cas/index.ts'
 import { createIgnoreMatcher } from '../../dockerfile-parser/index.ts'
 import type { CopyOptions } from '../copy/layout.ts'
+import type { Fetch } from '../fetch/remote.ts'
 import { selectSources, type Selected } from '../copy/select.ts'
 import { digestSources, type SourceDigest } from '../copy/source.ts'
 import type { CopyStep } from '../plan/types.ts'
@@ -23,6 +24,32 @@ export function contextSources(context: SolveContext, step: CopyStep): Sources {
   const sources: Sources = {
     selected: opened === undefined ? [] : select(step, opened.tree, (path) => opened.whyIgnored(path)),
     [Symbol.asyncDispose]: async () => sources.intake?.[Symbol.dispose](),
+  }
+  return sources
+}
+
+/** Of the build context and from addresses: the latter are fetched. */
+export async function fetchedSources(
+  context: SolveContext,
+  step: CopyStep,
+  fetches: ReadonlyMap<string, Fetch>,
+): Promise<Sources> {
+  const fetched = new Map<string, Selected>()
+  // One after the other: the first that fails is the error.
+  for (const [pattern, fetch] of fetches) fetched.set(pattern, await fetch.selected())
+  const isLocal = step.patterns.some((pattern) => !fetched.has(pattern))
+  const opened = isLocal ? context.context() : undefined
+  const sources: Sources = {
+    selected: select(
+      step,
+      opened?.tree,
+      (path) => opened?.whyIgnored(path),
+      (pattern) => fetched.get(pattern),
+    ),
+    [Symbol.asyncDispose]: async () => {
+      sources.intake?.[Symbol.dispose]()
+      for (const fetch of fetches.values()) fetch[Symbol.dispose]()
+    },
   }
   return sources
 }
@@ -54,10 +81,17 @@ export async function layerSources(
   }
 }
 
-function select(step: CopyStep, tree: Tree, whyIgnored: (path: string) => string | undefined): Selected[] {
-  const selected = step.patterns.flatMap((pattern) =>
-    selectSources(tree, pattern, { parents: step.parents, whyIgnored }),
-  )
+function select(
+  step: CopyStep,
+  tree: Tree | undefined,
+  whyIgnored: (path: string) => string | undefined,
+  fetched: (pattern: string) => Selected | undefined = () => undefined,
+): Selected[] {
+  const selected = step.patterns.flatMap((pattern) => {
+    const remote = fetched(pattern)
+    if (remote !== undefined) return [remote]
+    return tree === undefined ? [] : selectSources(tree, pattern, { parents: step.parents, whyIgnored })
+  })
   if (step.patterns.length + step.inline.length > 1 && !step.destination.endsWith('/')) {
     throw new TbuildError('COPY_DESTINATION', `with several sources the destination must be a directory`, {
       hint: `write ${step.destination}/`,
@@ -72,7 +106,7 @@ export async function digestOf(context: SolveContext, step: CopyStep, sources: S
     excludes: excludesOf(step),
     signal: context.signal,
     intake: () => (sources.intake ??= context.store.layers.intake()),
-    statCache: step.source.kind === 'context' ? context.statCache() : undefined,
+    statCache: step.source.kind === 'context' && step.remotes.size === 0 ? context.statCache() : undefined,
   })
   return sources.digested.digest
 }

@@ -7,7 +7,8 @@ import { isErrorWithSource, withSource } from '../errors.ts'
 import type { Component, HistoryEntry, Layer, StepKey, StepResult } from '../../cas/index.ts'
 import type { CopyStep, StagePlan, Step } from '../plan/types.ts'
 import { timestamp, type SolveContext } from './context.ts'
-import { contextSources, digestOf, layerSources, type Sources } from './sources.ts'
+import { createFetch, type Fetch } from '../fetch/remote.ts'
+import { contextSources, digestOf, fetchedSources, layerSources, type Sources } from './sources.ts'
 import { baseComponents, copyComponents, execComponents, keyOf, workdirComponents } from './keys.ts'
 import type { StepProgress } from './observer.ts'
 
@@ -53,6 +54,7 @@ export function createStageRun(
   const created: string[] = []
   const keys: Promise<Key>[] = []
   const opened = new Map<CopyStep, Promise<Sources>>()
+  const fetches = new Map<CopyStep, ReadonlyMap<string, Fetch>>()
   let position = 0
   let from: StepProgress | undefined
   let started = false
@@ -94,7 +96,7 @@ export function createStageRun(
     return digest
   }
   const cheapKey = async (step: CopyStep): Promise<StepKey | undefined> => {
-    if (step.source.kind === 'context') return undefined
+    if (step.source.kind === 'context') return await remoteKey(step)
     const origin =
       step.source.kind === 'stage'
         ? await runOf(step.source.stage).key()
@@ -107,6 +109,29 @@ export function createStageRun(
       ...step.patterns.map((pattern) => ['source', pattern] as const),
       ...step.excludes.map((pattern) => ['exclude', pattern] as const),
     ])
+  }
+  /** Of addresses alone, when it can be told what is there without fetching it. */
+  const remoteKey = async (step: CopyStep): Promise<StepKey | undefined> => {
+    if (step.remotes.size === 0 || step.remotes.size !== step.patterns.length) return undefined
+    const identities: string[] = []
+    for (const fetch of fetchesOf(step).values()) {
+      const identity = await fetch.identity()
+      if (identity === undefined) return undefined
+      identities.push(identity)
+    }
+    return keyOf([
+      ...identities.map((identity) => ['fetched', identity] as const),
+      ...step.excludes.map((pattern) => ['exclude', pattern] as const),
+    ])
+  }
+  const fetchesOf = (step: CopyStep): ReadonlyMap<string, Fetch> => {
+    const known = fetches.get(step)
+    if (known !== undefined) return known
+    const made = new Map(
+      [...step.remotes].map(([pattern, remote]) => [pattern, createFetch(store, remote, signal)] as const),
+    )
+    fetches.set(step, made)
+    return made
   }
   /** Open from when the key needs them until the step is done: what was read for the key is not read again. */
   const sourcesOf = (step: CopyStep): Promise<Sources> => {
@@ -128,6 +153,7 @@ export function createStageRun(
   }
   const openSources = async (step: CopyStep): Promise<Sources> => {
     const { source } = step
+    if (step.remotes.size > 0) return fetchedSources(context, step, fetchesOf(step))
     if (source.kind === 'context') return contextSources(context, step)
     if (source.kind === 'stage')
       return layerSources(context, step, (await runOf(source.stage).solve()).layers)
@@ -320,6 +346,7 @@ export function createStageRun(
     },
     [Symbol.asyncDispose]: async () => {
       for (const step of opened.keys()) await release(step)
+      for (const made of fetches.values()) for (const fetch of made.values()) fetch[Symbol.dispose]()
     },
   }
   cheapStages.set(self, allKeysCheap)
