@@ -1,11 +1,12 @@
 /** One build, from a request to an image. */
 import { readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { basename, resolve } from 'node:path'
 import { TbuildError } from '../errors.ts'
 import { parse, type Dockerfile } from '../dockerfile-parser/index.ts'
 import type { BlobDigest, Image, StatCache, Store } from '../cas/index.ts'
 import { checkBuild } from './checks.ts'
 import { openContext, type BuildContext } from './copy/context.ts'
+import { parseGitSource } from './fetch/git.ts'
 import { imageKey, writeImage } from './image.ts'
 import { findImage } from './images.ts'
 import { makePlan, type Plan } from './plan/plan.ts'
@@ -24,12 +25,18 @@ import type { BuildObserver, BuildRequest, BuildResult } from './types.ts'
  * Dockerfile, or the reason of `request.signal`.
  */
 export async function build(
-  request: BuildRequest,
+  given: BuildRequest,
   store: Store,
   observe: BuildObserver = () => {},
 ): Promise<BuildResult> {
-  request.signal?.throwIfAborted()
-  const tree = parse(readDockerfile(request.dockerfile), { file: request.dockerfile })
+  given.signal?.throwIfAborted()
+  // Loaded only when it is wanted: a build that is all cached needs none of it.
+  const request = isDirectory(given.context)
+    ? given
+    : await (await import('./fetch/context.ts')).fetchContext(given, store)
+  // A place in the store's work directory means nothing to anybody.
+  const file = request === given ? request.dockerfile : basename(request.dockerfile)
+  const tree = parse(readDockerfile(request.dockerfile), { file })
   const progress = createProgress(observe)
   const once = (): Promise<Image> => buildOnce(request, tree, store, progress)
   const image = await once().catch((error: unknown) => {
@@ -155,6 +162,10 @@ function nameImage(store: Store, manifest: BlobDigest, tags: readonly string[]):
   const image = store.images.byManifest(manifest)
   if (image !== undefined && tags.every((tag) => image.names.includes(tag))) return image
   return store.images.put(manifest, tags)
+}
+
+function isDirectory(context: string): boolean {
+  return context !== '-' && !/^https?:\/\//.test(context) && parseGitSource(context) === undefined
 }
 
 function readDockerfile(path: string): Buffer {

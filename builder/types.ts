@@ -2,9 +2,11 @@
 import type { BlobDigest } from '../cas/index.ts'
 
 export interface BuildRequest {
-  /** Directory of the build context. */
+  /** The build context: a directory, a git or http(s) address (of an archive or a Dockerfile), or `-` for `contextStream`. */
   readonly context: string
-  /** Path of the Dockerfile; it need not lie in the context. */
+  /** What `-` stands for: a tar, compressed or not, or a Dockerfile (then the context is empty). */
+  readonly contextStream?: AsyncIterable<Uint8Array> | undefined
+  /** Path of the Dockerfile; it need not lie in the context. One that is not absolute is in the context, if that is no directory. */
   readonly dockerfile: string
   /** Full references (`formatReference`) that the image gets. */
   readonly tags: readonly string[]

@@ -1,0 +1,107 @@
+/** Build contexts that are no directory yet: a git repository, an archive or a Dockerfile from an address or a stream. */
+import { closeSync, constants, openSync, renameSync, statSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { TbuildError } from '../../errors.ts'
+import { bytesOf, openTree, resolveInTree, show, type Store } from '../../cas/index.ts'
+import { unpackArchive } from '../copy/unpack.ts'
+import type { BuildRequest } from '../types.ts'
+import { checkout, parseGitSource, resolveCommit } from './git.ts'
+import { fetchFile } from './http.ts'
+
+/** A Dockerfile is written by people. */
+const MAX_DOCKERFILE_BYTES = 16 * 1024 * 1024
+const MAX_STREAM_BYTES = 64 * 1024 ** 3
+
+/**
+ * The same request, on a directory of this process's which goes with its lease. What is no archive is a Dockerfile, and the context is empty.
+ * Throws `CONTEXT_INVALID`, `DOCKERFILE_NOT_FOUND`, and what fetching and unpacking throw.
+ */
+export async function fetchContext(request: BuildRequest, store: Store): Promise<BuildRequest> {
+  const signal = request.signal ?? new AbortController().signal
+  const git = parseGitSource(request.context)
+  if (git !== undefined) {
+    const directory = store.workDirectory('context')
+    await checkout(git, await resolveCommit(git, signal), directory, false, signal)
+    return inDirectory(request, directory, git.subdirectory)
+  }
+  const directory = store.workDirectory('context')
+  const file = join(directory, 'file')
+  if (request.context === '-') await spool(request, file, signal)
+  else await fetchFile(request.context, file, { signal })
+  const unpacked = await unpackFile(store, directory)
+  if (unpacked !== undefined) return inDirectory(request, unpacked, '')
+  const size = statSync(file).size
+  if (size === 0 || size > MAX_DOCKERFILE_BYTES)
+    throw invalid(
+      size === 0 ? 'it is empty' : 'it is no archive, and larger than a Dockerfile may be',
+      'give a tar, compressed or not, or a Dockerfile',
+    )
+  const beside = join(store.workDirectory('dockerfile'), 'Dockerfile')
+  renameSync(file, beside)
+  // The directory is empty now.
+  return { ...request, context: directory, dockerfile: beside, noStatCache: true }
+}
+
+async function spool({ contextStream }: BuildRequest, path: string, signal: AbortSignal): Promise<void> {
+  if (contextStream === undefined) throw invalid('there is no stream to read it from')
+  const fd = openSync(path, 'wx', 0o600)
+  try {
+    let size = 0
+    for await (const chunk of contextStream) {
+      signal.throwIfAborted()
+      size += chunk.length
+      if (size > MAX_STREAM_BYTES) throw invalid(`it has more than ${MAX_STREAM_BYTES / 1024 ** 3} GiB`)
+      for (let done = 0; done < chunk.length;) done += writeSync(fd, chunk, done)
+    }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+async function unpackFile(store: Store, directory: string): Promise<string | undefined> {
+  const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
+  try {
+    using tree = openTree(fd)
+    return await unpackArchive(store, { tree, path: 'file', name: 'the build context' })
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Who wrote the context also wrote its symlinks: none of them may make a file of this machine its Dockerfile or ignore file. */
+function inDirectory(request: BuildRequest, directory: string, subdirectory: string): BuildRequest {
+  const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
+  try {
+    using tree = openTree(fd)
+    const top = resolveInTree(tree, bytesOf(subdirectory))
+    if (top.stats?.isDirectory() !== true)
+      throw invalid(`it has no directory ${JSON.stringify(subdirectory)}`)
+    const below = (name: string): string => (top.path === '' ? name : `${top.path}/${name}`)
+    const isOutside = request.dockerfile.startsWith('/')
+    const found = isOutside ? undefined : resolveInTree(tree, below(bytesOf(request.dockerfile)))
+    if (found !== undefined && found.stats?.isFile() !== true)
+      throw new TbuildError(
+        'DOCKERFILE_NOT_FOUND',
+        `The build context has no file ${JSON.stringify(request.dockerfile)}.`,
+        { hint: 'Name it with -f; the name is relative to the context.' },
+      )
+    const ignoreFiles = [
+      below('.dockerignore'),
+      ...(found === undefined ? [] : [`${found.path}.dockerignore`]),
+    ]
+    for (const path of ignoreFiles)
+      if (tree.lstat(path)?.isSymbolicLink() === true) throw invalid(`${show(path)} is a symlink`)
+    return {
+      ...request,
+      context: join(directory, show(top.path)),
+      dockerfile: found === undefined ? request.dockerfile : join(directory, show(found.path)),
+      noStatCache: true,
+    }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function invalid(why: string, hint?: string): TbuildError {
+  return new TbuildError('CONTEXT_INVALID', `The build context cannot be used: ${why}.`, { hint })
+}
