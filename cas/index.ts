@@ -28,6 +28,8 @@ export type {
   Layer,
   LayerStore,
   LayerWriter,
+  Pin,
+  PruneOptions,
   PruneReport,
   Root,
   StatCache,
@@ -60,6 +62,15 @@ export type {
   Savings,
   ViewNode,
 } from './ledger/index.ts'
+export {
+  repairStore,
+  type FsckOptions,
+  type FsckProblem,
+  type FsckReport,
+  type IndexRepair,
+  type Leftover,
+  type ProblemCode,
+} from './fsck/index.ts'
 export { openStore, type OpenStoreOptions } from './store/open.ts'
 export {
   bytesOf,

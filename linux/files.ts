@@ -1,5 +1,5 @@
 /** Files by descriptor and name: what `node:fs` cannot say. */
-import { check, cstring, declare, declareSyscall, errno, type Path } from './libc.ts'
+import { check, cstring, declare, declareAsync, declareSyscall, errno, type Path } from './libc.ts'
 import { SysError } from './errors.ts'
 
 export const O_PATH = 0o10000000
@@ -93,6 +93,13 @@ export function setTimes(dirfd: number, path: Path, times: { atime?: bigint; mti
     ...split(times.mtime),
   ])
   check(callUtimensat(dirfd, cstring(path), struct, 0x100), 'utimensat', path)
+}
+
+const callSyncfs = declareAsync('int syncfs(int)')
+/** syncfs(2): all of the file system is durable when it resolves. Errors since `fd` was opened are told, too (kernel 5.8). */
+export async function syncFileSystem(fd: number): Promise<void> {
+  const result = await callSyncfs(fd)
+  if (result < 0) throw new SysError('syncfs', -result)
 }
 
 const callLseek = declare('int64_t lseek(int, int64_t, int)')

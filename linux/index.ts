@@ -26,9 +26,11 @@ export {
   RENAME_NOREPLACE,
   setTimes,
   symlinkat,
+  syncFileSystem,
   unlinkat,
   type OpenHow,
 } from './files.ts'
+export { punchHole } from './allocate.ts'
 export { getXattr, listXattrs, removeXattr, setXattr } from './xattr.ts'
 export { flock, flockWait, type LockKind } from './lock.ts'
 export {

@@ -40,6 +40,11 @@ const callOpenTree = declareSyscall(428, ['int', 'const void *', 'unsigned int']
 export interface OverlaySpec {
   /** Directories, topmost first; at least one, and two when there is no upper. */
   readonly lowers: readonly number[]
+  /**
+   * A directory that is not shown: the lowers' files may have their data in it, when they are empty and have the attributes `trusted.overlay.metacopy` and
+   * `trusted.overlay.redirect`, a path in it. Kernel 6.16 and later: earlier ones want metacopy=on for it, which an upper must not have (EINVAL).
+   */
+  readonly data?: number | undefined
   /** Both on one file system, on which the work directory is empty. */
   readonly upper?: { readonly upper: number; readonly work: number }
 }
@@ -54,6 +59,7 @@ export function mountOverlay(spec: OverlaySpec): number {
   try {
     setString(fs, 'source', 'tbuild')
     const byDescriptor = setLayersByDescriptor(fs, spec)
+    if (!byDescriptor && spec.data !== undefined) throw new SysError('fsconfig', EINVAL, 'overlay datadir+')
     if (!byDescriptor) return mountOverlayByName(spec)
     setOverlayOptions(fs, spec)
     return finish(fs, 'overlay')
@@ -77,6 +83,7 @@ function setOverlayOptions(fs: number, spec: OverlaySpec): void {
 /** Kernel 6.13 and later; `false` where overlayfs knows no descriptors (before 6.5: nothing of fsopen's beyond strings). */
 function setLayersByDescriptor(fs: number, spec: OverlaySpec): boolean {
   const layers: [string, number][] = spec.lowers.map((fd) => ['lowerdir+', fd])
+  if (spec.data !== undefined) layers.push(['datadir+', spec.data])
   if (spec.upper !== undefined) layers.push(['upperdir', spec.upper.upper], ['workdir', spec.upper.work])
   for (const [key, fd] of layers) {
     const result = callFsconfig(fs, FSCONFIG_SET_FD, cstring(key), null, fd)
@@ -155,13 +162,19 @@ export function mountTmpfs(options: Readonly<Record<string, string>>, attributes
 /**
  * A detached read-only mount of an EROFS image in a regular file, kernel 6.12 and later; `devices` hold the data, in the order of the image's device
  * table. The kernel opens the files anew: the descriptors may be closed afterwards. Fails with ENOTBLK where the files' file system cannot back a mount.
+ * `direct`: data is cached once, for the mount, and not also for the files; cold reads of small files take longer.
  */
-export function mountErofs(image: number, devices: readonly number[], attributes = 0): number {
+export function mountErofs(
+  image: number,
+  devices: readonly number[],
+  options: { readonly direct?: boolean } = {},
+): number {
   const fs = fsopen('erofs')
   try {
     setString(fs, 'source', `/proc/self/fd/${image}`)
+    if (options.direct === true) config(fs, FSCONFIG_SET_FLAG, 'directio', null, 0)
     for (const device of devices) setString(fs, 'device', `/proc/self/fd/${device}`)
-    return finish(fs, 'erofs', attributes | MOUNT_ATTR_RDONLY)
+    return finish(fs, 'erofs', MOUNT_ATTR_RDONLY)
   } finally {
     closeSync(fs)
   }

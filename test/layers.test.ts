@@ -1,7 +1,6 @@
 /** From an upper to a layer and back: what a RUN did is there after the layer's tar was all that was left of it. */
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { execFileSync } from 'node:child_process'
-import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { openStore, openTree, readTar, show, type Image, type Store, type Tree } from '../cas/index.ts'
 import { buildIn, openWorkshop, type Built, type Workshop } from './support/build.ts'

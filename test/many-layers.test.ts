@@ -70,7 +70,7 @@ test('700 layers are one tree; a writable root stands on them', async () => {
 function holders(path: string, diffId: string): number[] {
   const db = new DatabaseSync(join(path, 'index.db'), { readOnly: true })
   const image = String(db.prepare('SELECT image FROM layers WHERE diff_id = ?').get(diffId)?.['image'])
-  const rows = db.prepare('SELECT fd FROM mounts WHERE image = ?').all(image.split('.')[1] ?? '')
+  const rows = db.prepare('SELECT fd FROM mounts WHERE image = ?').all(`${image.split('.')[1]} build`)
   db.close()
   return rows.map((row) => fstatSync(Number(row['fd'])).dev)
 }

@@ -250,7 +250,6 @@ describe('copying', () => {
     [`WORKDIR /${'n'.repeat(256)}`, 'COPY_NAME_TOO_LONG'],
     ['COPY <<../../etc/x /d/\nx\n../../etc/x', 'HEREDOC_NAME'],
     ['RUN --mount=type=cache,target=/c true', 'UNSUPPORTED'],
-    ['ADD https://example.org/x /', 'UNSUPPORTED'],
   ])('refused by name: %s', async (instruction, code) => {
     const context = shop.context({ ...files, Dockerfile: `FROM base\n${instruction}\n` })
     await expect(shop.build(context)).rejects.toMatchObject({ code, source: { line: 2 } })

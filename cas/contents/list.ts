@@ -74,9 +74,6 @@ export class ContentList {
   }
 
   #grow(): void {
-    // The memory of the old ones is given back at once, not when it is collected.
-    const grown = (column: { readonly buffer: ArrayBufferLike; readonly byteLength: number }): ArrayBuffer =>
-      (column.buffer as ArrayBuffer).transfer(column.byteLength * 2)
     this.#digests = Buffer.from(grown(this.#digests))
     this.#sizes = new Float64Array(grown(this.#sizes))
     this.#segments = new Uint32Array(grown(this.#segments))
@@ -88,4 +85,9 @@ export class ContentList {
     for (let number = 0; number < this.#count; number++)
       this.#table[this.#slot(this.digest(number))] = number + 1
   }
+}
+
+/** Twice as long. The memory of the old one is given back at once, not when it is collected. */
+function grown(column: { readonly buffer: ArrayBufferLike; readonly byteLength: number }): ArrayBuffer {
+  return (column.buffer as ArrayBuffer).transfer(column.byteLength * 2)
 }

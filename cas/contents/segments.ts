@@ -8,17 +8,18 @@ import { promisify } from 'node:util'
 import { flock, isErrno } from '../../linux/index.ts'
 import type { Database } from '../store/database.ts'
 import { segmentPath, sidecarPath, type StorePaths } from '../store/paths.ts'
+import { claimContents } from './kind.ts'
 import { ContentList, type Location } from './list.ts'
 import { BLOCK } from './reader.ts'
 import { formatRecords, RECORD_BYTES } from './sidecar.ts'
 import type { ContentWriter } from './types.ts'
 
-const FULL = 1024 ** 3
+export const FULL: number = 1024 ** 3
 const BUFFER = 4 * 1024 * 1024
 const { O_RDWR, O_CREAT, O_RDONLY, O_DIRECTORY } = constants
 const fsyncLater = promisify(fsync)
 
-interface OpenSegment {
+export interface OpenSegment {
   readonly id: number
   readonly fd: number
   readonly sidecar: number
@@ -36,6 +37,7 @@ interface OpenSegment {
 let spare: Buffer | undefined
 
 export function createSegmentWriter(paths: StorePaths, db: Database): ContentWriter {
+  claimContents(db, 'segments')
   const list = new ContentList()
   const segments: OpenSegment[] = []
   let current: OpenSegment | undefined
@@ -59,7 +61,7 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
 
   const acquire = (): OpenSegment => {
     if (current !== undefined) return current
-    current = openFree(paths, db) ?? createNew(paths, db)
+    current = acquireSegment(paths, db)
     segments.push(current)
     // Until now only the present content was written, if any.
     runStart += current.start - flushed
@@ -200,7 +202,8 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
         const taken = new Set(known)
         fresh = fresh.filter((number) => !taken.has(number))
       }
-      if (now !== generation) {
+      // Another may also have been faster to bring back what collection had unrecorded.
+      if (now !== generation || others.length > 0 || hasConflict) {
         revived.clear()
         for (const number of known) {
           const place = lookup(list.digest(number))
@@ -214,7 +217,7 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
     record: () => {
       recorded = false
       if (generationOf(db) !== generation) return false
-      if (!insert(db, list, [...fresh, ...revived])) {
+      if (!insertContents(db, list, [...fresh, ...revived])) {
         hasConflict = true
         return false
       }
@@ -226,9 +229,7 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
       for (const { segment, block, size } of duplicates) {
         db.run('INSERT INTO dead VALUES (?, ?, ?)', segment, block, size)
       }
-      for (const { id, end, records, written } of segments) {
-        db.run('UPDATE segments SET length = ?, records = ? WHERE id = ?', end, records + written.length, id)
-      }
+      for (const segment of segments) recordSegment(db, segment)
       recorded = true
       return true
     },
@@ -236,25 +237,19 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
       confirmed = recorded
     },
     [Symbol.dispose]: () => {
-      for (const { fd, sidecar, start, end, records, written } of segments) {
-        // Also of one that counts, a large content may have been written before it was known to be there already.
-        ftruncateSync(fd, confirmed ? end : start)
-        ftruncateSync(sidecar, (records + (confirmed ? written.length : 0)) * RECORD_BYTES)
-        closeSync(sidecar)
-        closeSync(fd)
-      }
+      for (const segment of segments) releaseSegment(segment, confirmed)
       segments.length = 0
       spare = buffer
     },
   }
 }
 
-interface Place extends Location {
+export interface Place extends Location {
   readonly size: number
 }
 
 /** Looks up one by one (8 us) until reading all at once (1.5 us each) has become the quicker way. */
-function createIndex(
+export function createIndex(
   db: Database,
   lookup: (digest: Uint8Array) => Place | undefined,
 ): (digest: Uint8Array) => Place | undefined {
@@ -286,7 +281,7 @@ const ROWS_AT_ONCE = 64
 const RECORDS_AT_ONCE = 16_384
 
 /** False when one of them is there already. */
-function insert(db: Database, list: ContentList, contents: readonly number[]): boolean {
+export function insertContents(db: Database, list: ContentList, contents: readonly number[]): boolean {
   for (let from = 0; from < contents.length; from += ROWS_AT_ONCE) {
     const some = contents.slice(from, from + ROWS_AT_ONCE)
     const sql = `INSERT OR IGNORE INTO contents VALUES ${some.map(() => '(?, ?, ?, ?)').join()}`
@@ -306,9 +301,51 @@ export function generationOf(db: Database): number {
   return Number(db.get("SELECT value FROM meta WHERE key = 'generation'")?.['value'] ?? 0)
 }
 
+/** One that has room, locked. To be released. */
+export function acquireSegment(paths: StorePaths, db: Database): OpenSegment {
+  return openFree(paths, db) ?? createNew(paths, db)
+}
+
+/** What was written to them, and their sidecars, are durable when it resolves. */
+export async function syncSegments(
+  paths: StorePaths,
+  segments: readonly OpenSegment[],
+  list: ContentList,
+): Promise<void> {
+  const files = segments.flatMap((segment) => {
+    if (segment.written.length === 0) return []
+    ftruncateSync(segment.fd, segment.end)
+    const records = formatRecords(list, segment.written)
+    writeSync(segment.sidecar, records, 0, records.length, segment.records * RECORD_BYTES)
+    return [segment.fd, segment.sidecar]
+  })
+  const directory = segments.some(({ isNew }) => isNew)
+    ? [openSync(paths.segments, O_RDONLY | O_DIRECTORY)]
+    : []
+  try {
+    await Promise.all([...files, ...directory].map((fd) => fsyncLater(fd)))
+  } finally {
+    for (const fd of directory) closeSync(fd)
+  }
+}
+
+/** Inside a transaction. */
+export function recordSegment(db: Database, { id, end, records, written }: OpenSegment): void {
+  db.run('UPDATE segments SET length = ?, records = ? WHERE id = ?', end, records + written.length, id)
+}
+
+export function releaseSegment(segment: OpenSegment, isRecorded: boolean): void {
+  const { fd, sidecar, start, end, records, written } = segment
+  // Also of one that counts, a large content may have been written before it was known to be there already.
+  ftruncateSync(fd, isRecorded ? end : start)
+  ftruncateSync(sidecar, (records + (isRecorded ? written.length : 0)) * RECORD_BYTES)
+  closeSync(sidecar)
+  closeSync(fd)
+}
+
 /** One that has room and that nobody is writing to. */
 function openFree(paths: StorePaths, db: Database): OpenSegment | undefined {
-  for (const row of db.all('SELECT id FROM segments WHERE length < ? ORDER BY id', FULL)) {
+  for (const row of db.all('SELECT id FROM segments WHERE length < ? AND retired = 0 ORDER BY id', FULL)) {
     const opened = openSegment(paths, db, Number(row['id']), 0)
     if (opened !== undefined) return opened
   }
@@ -338,7 +375,7 @@ function openSegment(paths: StorePaths, db: Database, id: number, flags: number)
   let sidecar
   try {
     const row = flock(fd, 'exclusive')
-      ? db.get('SELECT length, records FROM segments WHERE id = ?', id)
+      ? db.get('SELECT length, records FROM segments WHERE id = ? AND retired = 0', id)
       : undefined
     if (row === undefined) {
       closeSync(fd)

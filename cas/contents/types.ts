@@ -1,5 +1,6 @@
 /** How an ingest puts contents into the store, wherever the store keeps them. */
 import type { ContentList } from './list.ts'
+import type { ContentReader } from './reader.ts'
 
 /**
  * The contents of one layer on their way in. Each is given in parts between `begin` and `end`; one that the store has is not kept again. Nothing counts
@@ -19,6 +20,8 @@ export interface ContentWriter extends Disposable {
   find(digest: Uint8Array): number | undefined
   /** What was written can be read back by its location. */
   flush(): void
+  /** Where the store's reader cannot read what has been written and is not recorded: one that can. */
+  readonly reader?: ContentReader
   /** Everything written is durable when it resolves. */
   sync(): Promise<void>
   /** Looks again where contents are: others may have stored the same meanwhile, or moved some. The list's locations are right after it. */

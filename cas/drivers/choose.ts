@@ -1,49 +1,105 @@
-/** Which driver a store gets on this machine, and why. */
-import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
+/**
+ * Which driver a store gets on this machine, and why: `erofs` where EROFS images mount from files of its file system, else `objects` where overlays take
+ * data from elsewhere, else `copy`; of these, one for the kind of contents that the store has.
+ */
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { join } from 'node:path'
 import { TbuildError } from '../../errors.ts'
-import { mountErofs, SysError } from '../../linux/index.ts'
+import { mountErofs, mountOverlay, setXattr, SysError } from '../../linux/index.ts'
+import { contentKind, otherKind, type ContentKind } from '../contents/kind.ts'
 import { writeErofs } from '../erofs/image.ts'
 import { LayerTree } from '../layer/tree.ts'
 import type { StoreContext } from '../store/context.ts'
 import type { DriverChoice } from '../store/layers.ts'
 import { streamLayer } from '../store/layer-tar.ts'
-import { bootId, createCopyDriver } from './copy.ts'
+import { createCopyDriver } from './copy.ts'
 import { createErofsDriver } from './erofs.ts'
+import { createObjectsDriver } from './objects.ts'
 import { rebuildImage } from './rebuild.ts'
+import { bootId } from './trees.ts'
 import type { Driver, DriverName } from './types.ts'
 
-/** Throws `DRIVER_UNUSABLE` when the wanted one does not work here. */
+const KINDS: Readonly<Record<DriverName, ContentKind>> = {
+  erofs: 'segments',
+  objects: 'objects',
+  copy: 'segments',
+}
+
+/** Throws `DRIVER_UNUSABLE` when the wanted one does not work here, or does not fit the store. */
 export function chooseDriver(context: StoreContext, wanted?: DriverName): DriverChoice {
-  const refusal = wanted === 'copy' ? undefined : probeErofs(context)
-  const name = wanted ?? (refusal === undefined ? 'erofs' : 'copy')
-  if (wanted === 'erofs' && refusal !== undefined) {
-    throw new TbuildError('DRIVER_UNUSABLE', `The driver erofs cannot be used here: ${refusal}.`, {
-      hint: 'Leave the choice to tbuild: --driver and TBUILD_DRIVER override it.',
-    })
+  const kind = contentKind(context.db)
+  if (wanted !== undefined) {
+    if (kind !== undefined && KINDS[wanted] !== kind) throw otherKind(kind)
+    const refusal = probe(context, wanted)
+    if (refusal !== undefined) throw unusable(`The driver ${wanted} cannot be used here: ${refusal}.`)
+    return { driver: create(context, wanted), reason: 'it was asked for' }
   }
-  const found = refusal === undefined ? 'EROFS images mount from files here' : refusal
-  return { driver: create(context, name), reason: wanted === undefined ? found : 'it was asked for' }
+  if (kind === 'objects') {
+    const refusal = probe(context, 'objects')
+    if (refusal === undefined)
+      return { driver: create(context, 'objects'), reason: 'the store keeps each content in a file' }
+    throw unusable(`This store keeps each content in a file, and ${refusal}.`)
+  }
+  const noErofs = probe(context, 'erofs')
+  if (noErofs === undefined)
+    return { driver: create(context, 'erofs'), reason: 'EROFS images mount from files here' }
+  if (kind === 'segments')
+    return { driver: create(context, 'copy'), reason: `the store keeps contents in segments, and ${noErofs}` }
+  const noObjects = probe(context, 'objects')
+  if (noObjects === undefined) return { driver: create(context, 'objects'), reason: noErofs }
+  return { driver: create(context, 'copy'), reason: `${noErofs}, and ${noObjects}` }
 }
 
 function create(context: StoreContext, name: DriverName): Driver {
-  if (name === 'copy') return createCopyDriver(context, (diffId) => streamLayer(context, diffId))
-  const driver: Driver = createErofsDriver(context, (diffId) => rebuildImage(context, driver, diffId))
-  return driver
+  switch (name) {
+    case 'copy':
+      return createCopyDriver(context, (diffId) => streamLayer(context, diffId))
+    case 'objects':
+      return createObjectsDriver(context)
+    case 'erofs': {
+      const driver: Driver = createErofsDriver(context, (diffId) => rebuildImage(context, driver, diffId))
+      return driver
+    }
+  }
 }
 
-/** Mounts the smallest image; the answer holds until the next boot. Why not, or `undefined` when it works. */
-function probeErofs(context: StoreContext): string | undefined {
+/** By mounting something small; the answer holds until the next boot. Why not, or `undefined` when it works. */
+function probe(context: StoreContext, name: DriverName): string | undefined {
+  if (name === 'copy') return undefined
   const { db } = context
-  const known = String(db.get("SELECT value FROM meta WHERE key = 'erofs'")?.['value'] ?? '')
+  const known = String(db.get('SELECT value FROM meta WHERE key = ?', name)?.['value'] ?? '')
   if (known.startsWith(bootId())) return known.slice(bootId().length + 1) || undefined
-  const refusal = tryErofs(context)
-  db.run("INSERT OR REPLACE INTO meta VALUES ('erofs', ?)", `${bootId()} ${refusal ?? ''}`)
+  const path = context.workDirectory('probe')
+  let refusal: string | undefined
+  try {
+    if (name === 'erofs') tryErofs(path)
+    else tryObjects(context, path)
+  } catch (error) {
+    if (!(error instanceof SysError)) throw error
+    const what =
+      name === 'erofs'
+        ? 'mounts no EROFS image from a file of this file system'
+        : 'mounts no overlay whose files have their data elsewhere'
+    refusal = `the kernel ${what} (${error.message})`
+  } finally {
+    rmSync(path, { recursive: true })
+  }
+  db.run('INSERT OR REPLACE INTO meta VALUES (?, ?)', name, `${bootId()} ${refusal ?? ''}`)
   return refusal
 }
 
-function tryErofs(context: StoreContext): string | undefined {
-  const path = context.workPath('probe')
-  const fd = openSync(path, 'wx+', 0o600)
+/** The smallest image. */
+function tryErofs(directory: string): void {
+  const fd = openSync(join(directory, 'image'), 'wx+', 0o600)
   try {
     const sink = (chunk: Buffer): void => void writeSync(fd, chunk)
     writeErofs(new LayerTree(), {
@@ -53,12 +109,40 @@ function tryErofs(context: StoreContext): string | undefined {
       sink,
     })
     closeSync(mountErofs(fd, []))
-    return undefined
-  } catch (error) {
-    if (!(error instanceof SysError)) throw error
-    return `the kernel mounts no EROFS image from a file of this file system (${error.message})`
   } finally {
     closeSync(fd)
-    rmSync(path)
   }
+}
+
+/** A file whose data is elsewhere, and an upper that it could be copied up to. */
+function tryObjects(context: StoreContext, directory: string): void {
+  const opened = new Map<string, number>()
+  try {
+    for (const name of ['data', 'lower', 'upper', 'work']) {
+      mkdirSync(join(directory, name))
+      opened.set(name, context.openDirectory(join(directory, name)))
+    }
+    const [text, file] = ['probe', join(directory, 'lower/file')]
+    writeFileSync(join(directory, 'data/object'), text)
+    writeFileSync(file, '')
+    truncateSync(file, text.length)
+    setXattr(file, 'trusted.overlay.metacopy', Buffer.alloc(0))
+    setXattr(file, 'trusted.overlay.redirect', Buffer.from('/object'))
+    const fd = (name: string): number => opened.get(name) ?? -1
+    const upper = { upper: fd('upper'), work: fd('work') }
+    const mount = mountOverlay({ lowers: [fd('lower')], data: fd('data'), upper })
+    opened.set('mount', mount)
+    const found = readFileSync(`/proc/self/fd/${mount}/file`, 'utf8')
+    if (found !== text) throw new SysError('read', EIO, 'the data was not found')
+  } finally {
+    for (const fd of opened.values()) closeSync(fd)
+  }
+}
+
+const EIO = 5
+
+function unusable(message: string): TbuildError {
+  return new TbuildError('DRIVER_UNUSABLE', message, {
+    hint: 'Leave the choice to tbuild (without --driver and TBUILD_DRIVER), or choose another store with --store.',
+  })
 }

@@ -7,7 +7,7 @@ import { closeSync, fsync, openSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { TbuildError } from '../../errors.ts'
-import { mountErofs } from '../../linux/index.ts'
+import { isErrno, mountErofs } from '../../linux/index.ts'
 import { BLOCK } from '../contents/reader.ts'
 import type { ContentList } from '../contents/list.ts'
 import { createSegmentWriter } from '../contents/segments.ts'
@@ -15,51 +15,63 @@ import { writeErofs } from '../erofs/image.ts'
 import type { LayerTree } from '../layer/tree.ts'
 import type { DiffId } from '../oci.ts'
 import type { StoreContext } from '../store/context.ts'
+import { enterEpoch } from '../store/epoch.ts'
 import { segmentPath } from '../store/paths.ts'
 import { mergeLayers } from './merge-layers.ts'
 import { createMountRegister } from './shared-mounts.ts'
-import type { Driver, IndexImage } from './types.ts'
+import type { Driver, IndexImage, Use } from './types.ts'
 
 const fsyncLater = promisify(fsync)
+
+/** A layer's index image, and the segments that it reads. */
+interface Stored {
+  readonly name: string
+  readonly segments: readonly number[]
+}
 
 /** @param rebuild makes the image of a layer that has none, e.g. because another driver stored it */
 export function createErofsDriver(context: StoreContext, rebuild: (diffId: DiffId) => Promise<void>): Driver {
   const { db, paths } = context
   const mounts = createMountRegister(context)
 
-  const imageOf = async (diffId: DiffId): Promise<string> => {
-    const find = (): unknown => db.get('SELECT image FROM layers WHERE diff_id = ?', diffId)?.['image']
-    let name = find()
-    if (typeof name !== 'string') {
+  /** In one query: compaction may switch both at any time. */
+  const find = (diffId: DiffId): Stored | undefined => {
+    const sql = `
+      SELECT image, segment FROM layers LEFT JOIN layer_segments USING (diff_id) WHERE diff_id = ? ORDER BY device`
+    const rows = db.all(sql, diffId)
+    const name = rows[0]?.['image']
+    if (typeof name !== 'string') return undefined
+    return { name, segments: rows.flatMap(({ segment }) => (segment === null ? [] : [Number(segment)])) }
+  }
+  const imageOf = async (diffId: DiffId): Promise<Stored> => {
+    let image = find(diffId)
+    if (image === undefined) {
       await rebuild(diffId)
-      name = find()
+      image = find(diffId)
     }
-    if (typeof name === 'string') return name
+    if (image !== undefined) return image
     throw new TbuildError('LAYER_UNKNOWN', `The store has no layer ${diffId}.`)
   }
 
-  const mount = (image: number, segments: readonly number[]): number => {
+  const mount = (image: number, segments: readonly number[], use: Use): number => {
     const devices: number[] = []
     try {
       for (const segment of segments) devices.push(openSync(segmentPath(paths, segment), 'r'))
-      return mountErofs(image, devices)
+      return mountErofs(image, devices, { direct: use === 'container' })
     } finally {
       for (const fd of devices) closeSync(fd)
     }
   }
-  const segmentsOf = (diffId: DiffId): number[] =>
-    db
-      .all('SELECT segment FROM layer_segments WHERE diff_id = ? ORDER BY device', diffId)
-      .map((row) => Number(row['segment']))
-
   const merged = new Map<string, Promise<number>>()
-  const merge = async (diffIds: readonly DiffId[]): Promise<number> => {
+  const merge = async (diffIds: readonly DiffId[], use: Use): Promise<number> => {
+    // Its segments stay until it is mounted, also when compaction empties them.
+    using _ = enterEpoch(paths, db)
     const { tree, contents } = mergeLayers(context, diffIds)
     const { path, segments } = await writeImage(context, 'sha256:merged' as DiffId, tree, contents)
     const image = openSync(path, 'r')
     rmSync(path)
     try {
-      return mount(image, segments)
+      return mount(image, segments, use)
     } finally {
       closeSync(image)
     }
@@ -69,17 +81,24 @@ export function createErofsDriver(context: StoreContext, rebuild: (diffId: DiffI
     name: 'erofs',
     contentWriter: () => createSegmentWriter(paths, db),
     index: (diffId, tree, contents) => writeImage(context, diffId, tree, contents),
-    lower: async (diffId) => {
-      const name = await imageOf(diffId)
-      return await mounts.share(join(paths.layers, name), uuidOf(name), (image) =>
-        mount(image, segmentsOf(diffId)),
-      )
+    lower: async (diffId, use) => {
+      for (;;) {
+        const { name, segments } = await imageOf(diffId)
+        try {
+          return await mounts.share(join(paths.layers, name), uuidOf(name), use, (image) =>
+            mount(image, segments, use),
+          )
+        } catch (error) {
+          // Compaction has taken it away after it had put another in its place.
+          if (!isErrno(error, 'ENOENT') || find(diffId)?.name === name) throw error
+        }
+      }
     },
-    merged: (diffIds) => {
-      const key = diffIds.join()
+    merged: (diffIds, use) => {
+      const key = [use, ...diffIds].join()
       let fd = merged.get(key)
       if (fd === undefined) {
-        fd = merge(diffIds)
+        fd = merge(diffIds, use)
         merged.set(key, fd)
         fd.catch(() => merged.delete(key))
       }

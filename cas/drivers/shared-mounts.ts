@@ -5,10 +5,11 @@
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { fileSystemUuid, flockWait, isErrno, pidfdGetfd, pidfdOpen } from '../../linux/index.ts'
 import type { StoreContext } from '../store/context.ts'
+import type { Use } from './types.ts'
 
 export interface MountRegister extends Disposable {
   /** A mount of the image at `path`: another process's, or what `mount` makes of the opened file. The descriptor is the register's. */
-  share(path: string, uuid: Buffer, mount: (image: number) => number): Promise<number>
+  share(path: string, uuid: Buffer, use: Use, mount: (image: number) => number): Promise<number>
 }
 
 export function createMountRegister({ db }: StoreContext): MountRegister {
@@ -25,8 +26,13 @@ export function createMountRegister({ db }: StoreContext): MountRegister {
     }
     return undefined
   }
-  const obtain = async (path: string, uuid: Buffer, mount: (image: number) => number): Promise<number> => {
-    const key = uuid.toString('hex')
+  const obtain = async (
+    path: string,
+    uuid: Buffer,
+    use: Use,
+    mount: (image: number) => number,
+  ): Promise<number> => {
+    const key = `${uuid.toString('hex')} ${use}`
     const image = openSync(path, 'r')
     try {
       let fd = adopt(key, uuid)
@@ -45,12 +51,13 @@ export function createMountRegister({ db }: StoreContext): MountRegister {
   }
 
   return {
-    share: (path, uuid, mount) => {
-      let fd = open.get(path)
+    share: (path, uuid, use, mount) => {
+      const key = `${use} ${path}`
+      let fd = open.get(key)
       if (fd === undefined) {
-        fd = obtain(path, uuid, mount)
-        open.set(path, fd)
-        fd.catch(() => open.delete(path))
+        fd = obtain(path, uuid, use, mount)
+        open.set(key, fd)
+        fd.catch(() => open.delete(key))
       }
       return fd
     },

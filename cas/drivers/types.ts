@@ -9,6 +9,12 @@ import type { DiffId } from '../oci.ts'
 
 export type DriverName = 'erofs' | 'objects' | 'copy'
 
+/**
+ * What a lower is for. `build`: files are read once, soon. `container`: they may stay in the page cache for long, so each is to be there once, not also as
+ * a part of the store's file.
+ */
+export type Use = 'build' | 'container'
+
 /** What a driver mounts of a layer, as a file: durable under a temporary name. */
 export interface IndexImage {
   readonly path: string
@@ -24,7 +30,9 @@ export interface Driver extends Disposable {
   /** After the contents' locations are final. `undefined`: this driver needs none. */
   index(diffId: DiffId, tree: LayerTree, contents: ContentList): Promise<IndexImage | undefined>
   /** A stored layer as a directory in overlayfs form; the descriptor is the driver's. The caller holds a lease on the layer. */
-  lower(diffId: DiffId): Promise<number>
+  lower(diffId: DiffId, use: Use): Promise<number>
+  /** A directory that holds data of the lowers' files, for overlayfs alone (`OverlaySpec.data`); the descriptor is the driver's. */
+  dataLower?(): number
   /** Several stored layers, bottom first, as one, for stacks that are higher than overlayfs takes; the descriptor is the driver's. */
-  merged?(diffIds: readonly DiffId[]): Promise<number>
+  merged?(diffIds: readonly DiffId[], use: Use): Promise<number>
 }

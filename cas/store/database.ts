@@ -45,11 +45,16 @@ const SCHEMA = `
   -- Where each content is: block of 512 bytes in a segment; segment 0: a file of its own.
   CREATE TABLE contents (
     digest BLOB PRIMARY KEY, segment INTEGER NOT NULL, block INTEGER NOT NULL, size INTEGER NOT NULL) WITHOUT ROWID;
-  -- What is in them: bytes of the segment, records of its sidecar. More than that is nobody's.
-  CREATE TABLE segments (id INTEGER PRIMARY KEY AUTOINCREMENT, length INTEGER NOT NULL, records INTEGER NOT NULL);
+  -- What is in them: bytes of the segment, records of its sidecar. More than that is nobody's. retired: its contents have been copied elsewhere, so it is
+  -- to go; until then old mounts may read it.
+  CREATE TABLE segments (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, length INTEGER NOT NULL, records INTEGER NOT NULL,
+    retired INTEGER NOT NULL DEFAULT 0);
   -- Places that no content is at any more, and that are still to be freed.
   CREATE TABLE dead (
     segment INTEGER NOT NULL, block INTEGER NOT NULL, size INTEGER NOT NULL, PRIMARY KEY (segment, block)) WITHOUT ROWID;
+  -- The same of contents that are files.
+  CREATE TABLE dead_objects (digest BLOB PRIMARY KEY) WITHOUT ROWID;
   -- A layer as a directory. boot: directories are not synced, so after another boot they are made anew.
   CREATE TABLE trees (diff_id TEXT PRIMARY KEY, name TEXT NOT NULL, boot TEXT NOT NULL) WITHOUT ROWID;
   -- Mounted index images, for others to share: the descriptor of a process.
@@ -75,28 +80,48 @@ const SCHEMA = `
 /** Another process may hold the write lock while it renames files; it never holds it while it computes. */
 const BUSY_MS = 30_000
 
-/** Throws `STORE_TOO_NEW`, `STORE_CORRUPT`, or what `node:sqlite` throws. */
-export function openDatabase(path: string): Database {
+/**
+ * Throws `STORE_TOO_NEW`, `STORE_CORRUPT`, or what `node:sqlite` throws.
+ * @param mayCreate is asked, under the lock, before an index is made where there is none; it throws when one is lost
+ */
+export function openDatabase(path: string, mayCreate: () => void = () => {}): Database {
   const db = new DatabaseSync(path, { timeout: BUSY_MS })
   try {
     db.exec('PRAGMA synchronous = NORMAL')
     const version = userVersion(db)
-    if (version === 0) create(db)
+    if (version === 0) create(db, mayCreate)
     else if (version === 1) migrateFrom1(db)
-    else if (version !== STORE_VERSION) throw tooNew(version)
+    else if (version !== STORE_VERSION) {
+      leaveUntouched(db, path)
+      throw tooNew(version)
+    }
   } catch (error) {
-    db.close()
+    if (db.isOpen) db.close()
     throw corrupt(error, path)
   }
-  return wrap(db)
+  return wrap(db, path)
 }
 
-function create(db: DatabaseSync): void {
+function create(db: DatabaseSync, mayCreate: () => void): void {
+  db.exec('BEGIN IMMEDIATE')
+  try {
+    // Another process may have been faster.
+    if (userVersion(db) === 0) mayCreate()
+  } finally {
+    db.exec('ROLLBACK')
+  }
   db.exec('PRAGMA journal_mode = WAL')
   db.exec('BEGIN IMMEDIATE')
-  // Another process may have been faster.
   if (userVersion(db) === 0) db.exec(`${SCHEMA}; PRAGMA user_version = ${STORE_VERSION}`)
   db.exec('COMMIT')
+}
+
+/** Who closes an index last folds the log into it; not who only reads it. */
+function leaveUntouched(db: DatabaseSync, path: string): void {
+  const last = new DatabaseSync(path, { readOnly: true })
+  userVersion(last)
+  db.close()
+  last.close()
 }
 
 /**
@@ -122,7 +147,7 @@ function userVersion(db: DatabaseSync): number {
   return Number(db.prepare('PRAGMA user_version').get()?.['user_version'])
 }
 
-function wrap(db: DatabaseSync): Database {
+function wrap(db: DatabaseSync, path: string): Database {
   const statements = new Map<string, StatementSync>()
   const prepare = (sql: string): StatementSync => {
     let statement = statements.get(sql)
@@ -131,6 +156,14 @@ function wrap(db: DatabaseSync): Database {
       statements.set(sql, statement)
     }
     return statement
+  }
+  /** Damage is seen when a page is first read. */
+  const told = <T>(query: () => T): T => {
+    try {
+      return query()
+    } catch (error) {
+      throw corrupt(error, path)
+    }
   }
   let depth = 0
   const within = <T>(work: () => T, end: 'COMMIT' | 'ROLLBACK'): T => {
@@ -149,9 +182,9 @@ function wrap(db: DatabaseSync): Database {
     }
   }
   return {
-    get: (sql, ...parameters) => prepare(sql).get(...parameters),
-    all: (sql, ...parameters) => prepare(sql).all(...parameters),
-    run: (sql, ...parameters) => Number(prepare(sql).run(...parameters).changes),
+    get: (sql, ...parameters) => told(() => prepare(sql).get(...parameters)),
+    all: (sql, ...parameters) => told(() => prepare(sql).all(...parameters)),
+    run: (sql, ...parameters) => told(() => Number(prepare(sql).run(...parameters).changes)),
     transaction: (work) => within(work, 'COMMIT'),
     durably: (work) => {
       if (depth > 0) return work()
@@ -207,5 +240,8 @@ function corrupt(error: unknown, path: string): unknown {
   const code =
     typeof error === 'object' && error !== null && 'errcode' in error ? Number(error.errcode) & 0xff : 0
   if (code !== 11 && code !== 26) return error
-  return new TbuildError('STORE_CORRUPT', `The store's index ${path} is damaged.`, { cause: error })
+  return new TbuildError('STORE_CORRUPT', `The store's index ${path} is damaged.`, {
+    hint: 'tbuild fsck --repair makes it anew from the files of the store; it must not be in use.',
+    cause: error,
+  })
 }

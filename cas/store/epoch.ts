@@ -10,13 +10,13 @@ import type { Database } from './database.ts'
 import type { StorePaths } from './paths.ts'
 
 /** Two take turns. */
-type Epoch = 0 | 1
+export type Epoch = 0 | 1
 
 export function currentEpoch(db: Database): Epoch {
   return Number(db.get("SELECT value FROM meta WHERE key = 'epoch'")?.['value'] ?? 0) === 1 ? 1 : 0
 }
 
-/** Inside a transaction. Returns the epoch that ends. */
+/** Inside a transaction. Returns the epoch that ends. The other one must be over: ingests of two are told apart, not of three. */
 export function beginEpoch(db: Database): Epoch {
   const old = currentEpoch(db)
   db.run("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", 1 - old)

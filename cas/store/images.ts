@@ -4,9 +4,11 @@ import type { BlobDigest, DiffId } from '../oci.ts'
 import { assertSameLayers, parseConfig, parseManifest } from '../parse-oci.ts'
 import type { Row } from './database.ts'
 import type { StoreContext } from './context.ts'
+import { changeNames } from './names.ts'
 import type { BlobStore, Image, ImageStore } from './types.ts'
 
-export function createImageStore({ db }: StoreContext, blobs: BlobStore): ImageStore {
+export function createImageStore(context: StoreContext, blobs: BlobStore): ImageStore {
+  const { db } = context
   const read = (row: Row): Image => {
     const manifestDigest = String(row['manifest']) as BlobDigest
     const id = String(row['config']) as BlobDigest
@@ -24,18 +26,19 @@ export function createImageStore({ db }: StoreContext, blobs: BlobStore): ImageS
   const one = (row: Row | undefined): Image | undefined => row && read(row)
   const byManifest = (digest: BlobDigest): Image | undefined =>
     one(db.get('SELECT * FROM images WHERE manifest = ?', digest))
-  const tag = (name: string, digest: BlobDigest): void =>
-    db.durably(() => {
-      if (byManifest(digest) === undefined) throw unknown(digest)
-      db.run('INSERT OR REPLACE INTO names VALUES (?, ?)', name, digest)
-    })
+  /** Inside a transaction. Whether it was not so before. */
+  const point = (name: string, digest: BlobDigest): boolean => {
+    if (db.get('SELECT manifest FROM names WHERE name = ?', name)?.['manifest'] === digest) return false
+    db.run('INSERT OR REPLACE INTO names VALUES (?, ?)', name, digest)
+    return true
+  }
   const layerOf = (diffId: DiffId): void => {
     if (db.get('SELECT 1 AS one FROM layers WHERE diff_id = ?', diffId) !== undefined) return
     throw new TbuildError('LAYER_UNKNOWN', `The store has no layer ${diffId}.`)
   }
   return {
     put: (digest, names) =>
-      db.durably(() => {
+      changeNames(context, () => {
         const manifest = parseManifest(blobs.read(digest))
         const config = parseConfig(blobs.read(manifest.config.digest))
         assertSameLayers(manifest, config)
@@ -47,18 +50,27 @@ export function createImageStore({ db }: StoreContext, blobs: BlobStore): ImageS
           }
           db.run('INSERT INTO images VALUES (?, ?, ?)', digest, manifest.config.digest, Date.now())
         }
-        for (const name of names) tag(name, digest)
+        const changed = names.filter((name) => point(name, digest)).length > 0
         const image = byManifest(digest)
         if (image === undefined) throw unknown(digest)
-        return image
+        return { result: image, changed }
       }),
-    tag,
-    untag: (name) => db.durably(() => db.run('DELETE FROM names WHERE name = ?', name) > 0),
+    tag: (name, digest) =>
+      changeNames(context, () => {
+        if (byManifest(digest) === undefined) throw unknown(digest)
+        return { result: undefined, changed: point(name, digest) }
+      }),
+    untag: (name) =>
+      changeNames(context, () => {
+        const changed = db.run('DELETE FROM names WHERE name = ?', name) > 0
+        return { result: changed, changed }
+      }),
     remove: (digest) =>
-      db.durably(() => {
-        db.run('DELETE FROM names WHERE manifest = ?', digest)
+      changeNames(context, () => {
+        const changed = db.run('DELETE FROM names WHERE manifest = ?', digest) > 0
         db.run('DELETE FROM image_layers WHERE manifest = ?', digest)
         db.run('DELETE FROM images WHERE manifest = ?', digest)
+        return { result: undefined, changed }
       }),
     byName: (name) =>
       one(db.get('SELECT images.* FROM names JOIN images USING (manifest) WHERE name = ?', name)),

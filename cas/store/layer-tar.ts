@@ -1,6 +1,7 @@
 /** A layer's tar, from its recipe and its contents: what is exported and pushed. Verified as it streams. */
 import { createHash } from 'node:crypto'
 import { TbuildError } from '../../errors.ts'
+import type { Location } from '../contents/list.ts'
 import type { DiffId } from '../oci.ts'
 import { readRecipe } from '../recipe/read.ts'
 import { corrupt } from './blobs.ts'
@@ -47,6 +48,10 @@ interface Part {
 function* tarParts(context: StoreContext, diffId: DiffId): Generator<Part, void, undefined> {
   const { db, paths } = context
   const lookup = db.prepare('SELECT segment, block FROM contents WHERE digest = ?')
+  const find = (digest: Buffer): Location | undefined => {
+    const row = lookup(digest)
+    return row && { segment: Number(row['segment']), block: Number(row['block']) }
+  }
   for (const operation of readRecipe(recipePath(paths, diffId))) {
     switch (operation.kind) {
       case 'literal': {
@@ -64,15 +69,26 @@ function* tarParts(context: StoreContext, diffId: DiffId): Generator<Part, void,
         break
       case 'run': {
         const { digest, length } = operation
-        const row = lookup(digest)
-        if (row === undefined) {
+        const location = find(digest)
+        if (location === undefined) {
           throw new TbuildError(
             'STORE_CORRUPT',
             `The content sha256:${digest.toString('hex')} of ${diffId} is missing.`,
           )
         }
-        const location = { segment: Number(row['segment']), block: Number(row['block']) }
-        yield { length, fill: (into, at) => context.reader().read(digest, location, at, into) }
+        let known = location
+        const fill = (into: Buffer, at: number): void => {
+          try {
+            context.reader().read(digest, known, at, into)
+          } catch (error) {
+            // Compaction may have moved it since, and removed the segment.
+            const now = find(digest)
+            if (now === undefined || (now.segment === known.segment && now.block === known.block)) throw error
+            known = now
+            context.reader().read(digest, known, at, into)
+          }
+        }
+        yield { length, fill }
         break
       }
       case 'keep':

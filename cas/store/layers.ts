@@ -7,7 +7,7 @@ import { close, closeSync, rmSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { TbuildError } from '../../errors.ts'
 import type { ContentWriter } from '../contents/types.ts'
-import type { Driver } from '../drivers/types.ts'
+import type { Driver, Use } from '../drivers/types.ts'
 import type { Descriptor, DiffId } from '../oci.ts'
 import { createRecipe } from '../recipe/write.ts'
 import { packUpper } from '../tar/index.ts'
@@ -101,12 +101,13 @@ export function createLayerStore(
   }
 
   /** Bottom layer first; all are leased, and the uppers among them in use until `leave`. */
-  const directoriesOf = async (layers: readonly LayerState[]): Promise<LayerDirectory[]> => {
+  const directoriesOf = async (layers: readonly LayerState[], use: Use): Promise<LayerDirectory[]> => {
     for (const { pending } of layers) if (pending !== undefined) pending.users++
     try {
       return await Promise.all(
         layers.map(
-          async (layer) => layer.pending?.directory ?? (await storedDirectory((await layer.stored).diffId)),
+          async (layer) =>
+            layer.pending?.directory ?? (await storedDirectory((await layer.stored).diffId, use)),
         ),
       )
     } catch (error) {
@@ -115,7 +116,10 @@ export function createLayerStore(
     }
   }
   /** The same stack, low enough for overlayfs. Uppers, which nobody can merge yet, stay as they are. */
-  const lowered = async (directories: readonly LayerDirectory[]): Promise<readonly LayerDirectory[]> => {
+  const lowered = async (
+    directories: readonly LayerDirectory[],
+    use: Use,
+  ): Promise<readonly LayerDirectory[]> => {
     if (directories.length <= MOST_UNMERGED) return directories
     const merging = driver()
     if (merging.merged === undefined) return directories
@@ -130,27 +134,27 @@ export function createLayerStore(
       }
       out.push({
         id: `merged ${from}`,
-        fd: await merging.merged(diffIds),
+        fd: await merging.merged(diffIds, use),
         opaqueRoot: block.some(({ opaqueRoot }) => opaqueRoot),
         hasRoot: block.some(({ hasRoot }) => hasRoot),
       })
     }
     return out
   }
-  const storedDirectory = async (diffId: DiffId): Promise<LayerDirectory> => {
+  const storedDirectory = async (diffId: DiffId, use: Use): Promise<LayerDirectory> => {
     hold(diffId)
-    const fd = await driver().lower(diffId)
+    const fd = await driver().lower(diffId, use)
     const row = db.get('SELECT opaque_root, has_root FROM layers WHERE diff_id = ?', diffId)
     return { id: diffId, fd, opaqueRoot: row?.['opaque_root'] === 1, hasRoot: row?.['has_root'] === 1 }
   }
 
   const mount = async (layers: readonly Layer[]): Promise<Root> => {
     const states = layers.map(state)
-    const directories = await directoriesOf(states)
+    const directories = await directoriesOf(states, 'build')
     const end = (): void =>
       states.forEach((one, i) => directories[i] === one.pending?.directory && leave(one))
     try {
-      const fd = mountStack(context, stackOf(await lowered(directories)))
+      const fd = mountStack(context, stackOf(await lowered(directories, 'build'), driver().dataLower?.()))
       // Unmounting takes a millisecond or more: not on the main thread.
       return { fd, [Symbol.asyncDispose]: once(() => closeLater(fd).finally(end)) }
     } catch (error) {
@@ -162,7 +166,7 @@ export function createLayerStore(
   const ingestUpper = async (layers: readonly Layer[], upper: Upper, signal: AbortSignal | undefined) => {
     await using lower = await mount(layers)
     return await ingest(undefined, async (contents, recipe) => {
-      const entries = startEntryIngest({ contents, recipe }, context.reader())
+      const entries = startEntryIngest({ contents, recipe }, contents.reader ?? context.reader())
       await packUpper(upper.fd, { lower: { rootFd: lower.fd }, sink: entries, ...(signal && { signal }) })
       return entries.end()
     })
@@ -199,16 +203,16 @@ export function createLayerStore(
     }
   }
 
-  const mountWritable = async (below: readonly Layer[]): Promise<WritableRoot> => {
+  const mountWritable = async (below: readonly Layer[], use: Use = 'build'): Promise<WritableRoot> => {
     // A copy: the ingest reads it after the caller may have put this very layer on top.
     const layers = [...below]
     const states = layers.map(state)
-    const directories = await directoriesOf(states)
+    const directories = await directoriesOf(states, use)
     const end = (): void =>
       states.forEach((one, i) => directories[i] === one.pending?.directory && leave(one))
     let upper: Upper
     try {
-      upper = mountUpper(context, stackOf(await lowered(directories)))
+      upper = mountUpper(context, stackOf(await lowered(directories, use), driver().dataLower?.()))
     } catch (error) {
       end()
       throw error
@@ -278,7 +282,7 @@ export function createLayerStore(
     write: async (fill, { signal, intake } = {}) => {
       const taken = intake instanceof IntakeState ? intake : undefined
       const whole = await begin(taken, async (contents, recipe) => {
-        const entries = startEntryIngest({ contents, recipe }, context.reader())
+        const entries = startEntryIngest({ contents, recipe }, contents.reader ?? context.reader())
         await fill(layerWriter(entries, signal))
         return entries.end()
       })

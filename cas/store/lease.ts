@@ -17,6 +17,7 @@ import {
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { flock, isErrno } from '../../linux/index.ts'
+import { touchLeased } from '../gc/usage.ts'
 import type { Database } from './database.ts'
 import type { StorePaths } from './paths.ts'
 
@@ -104,7 +105,10 @@ function lockIfDead(path: string): number | undefined {
 function forget(paths: StorePaths, db: Database, scope: string): void {
   rmSync(join(paths.work, scope), { recursive: true, force: true })
   if (db.get('SELECT 1 AS one FROM leased WHERE scope = ? LIMIT 1', scope) !== undefined) {
-    db.run('DELETE FROM leased WHERE scope = ?', scope)
+    db.transaction(() => {
+      touchLeased(db, scope)
+      db.run('DELETE FROM leased WHERE scope = ?', scope)
+    })
   }
   try {
     unlinkSync(join(paths.leases, scope))

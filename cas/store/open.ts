@@ -13,9 +13,11 @@ import { createLayerStore, type DriverChoice } from './layers.ts'
 import { sweepDeadLeases } from './lease.ts'
 import { convertLegacy } from './legacy.ts'
 import { storePaths, type StorePaths } from './paths.ts'
-import { prune } from './prune.ts'
+import { keptSequence, namesSequence } from './names.ts'
 import { openStatCache } from '../stat-cache/stat-cache.ts'
 import { createStepCache } from './steps.ts'
+import { pinsOf } from '../gc/pins.ts'
+import { createUsage } from '../gc/usage.ts'
 import type { Store } from './types.ts'
 
 export interface OpenStoreOptions {
@@ -53,6 +55,7 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
     throw error
   }
   const images = createImageStore(context, blobs)
+  const usage = createUsage(context)
   let closed = false
   return {
     path,
@@ -60,16 +63,27 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
     layers,
     images,
     ledger: async () => (await import('../ledger/index.ts')).createLedger(context, images),
-    steps: createStepCache(context),
+    steps: createStepCache(context, usage),
     statCache: (directory) => openStatCache(paths.contexts, directory),
     lease: () => context.lease(),
     workDirectory: (prefix) => context.workDirectory(prefix),
-    prune: async (how) => prune(context, how),
+    prune: async (how) => {
+      const { collect } = await import('../gc/collect.ts')
+      return await collect(context, () => choose().driver, { wait: true, ...how })
+    },
+    collectIfDue: async (maxBytes) => {
+      const { collectIfDue } = await import('../gc/due.ts')
+      return await collectIfDue(context, () => choose().driver, maxBytes)
+    },
+    pins: () => pinsOf(context),
+    fsck: async (how) =>
+      (await import('../fsck/fsck.ts')).fsck({ context, blobs, layers, driver: () => choose().driver }, how),
     [Symbol.asyncDispose]: async () => {
       if (closed) return
       closed = true
       await layers[Symbol.asyncDispose]()
       chosen?.driver[Symbol.dispose]()
+      usage.flush()
       context.release()
       db[Symbol.dispose]()
     },
@@ -79,7 +93,13 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
 function openFiles(paths: StorePaths): Database {
   try {
     if (!existsSync(paths.index)) make(paths)
-    const db = openDatabase(paths.index)
+    // First the file, then the index, which is never behind it.
+    const kept = keptSequence(paths)
+    const db = openDatabase(paths.index, () => refuseLostIndex(paths))
+    if (kept !== undefined && kept > namesSequence(db)) {
+      db[Symbol.dispose]()
+      throw lostIndex(`The store's index ${paths.index} is older than what else is in the store`)
+    }
     makeDirectories(paths)
     return db
   } catch (error) {
@@ -91,10 +111,12 @@ function openFiles(paths: StorePaths): Database {
   }
 }
 
+const OTHER_FILES = ['blobs', 'epoch-0', 'epoch-1', 'collection', 'migration', 'names.json', 'lost+found']
+
 function make(paths: StorePaths): void {
   mkdirSync(paths.root, { recursive: true, mode: 0o711 })
   const present = readdirSync(paths.root)
-  const ours = [...directoriesOf(paths).map((path) => basename(path)), 'blobs', 'epoch-0', 'epoch-1']
+  const ours = [...directoriesOf(paths).map((path) => basename(path)), ...OTHER_FILES]
   const other = present.find((name) => !ours.includes(name) && !name.startsWith('index.db'))
   if (other !== undefined) {
     throw new TbuildError(
@@ -105,7 +127,24 @@ function make(paths: StorePaths): void {
       },
     )
   }
+  // Another process may have made it meanwhile, and put something in.
+  if (!existsSync(paths.index)) refuseLostIndex(paths)
   makeDirectories(paths)
+}
+
+/** Contents that no index knows would be taken for nobody's. Throws `STORE_CORRUPT`. */
+function refuseLostIndex(paths: StorePaths): void {
+  const { blobs, layers, segments, objects } = paths
+  const isEmpty = [blobs, layers, segments, objects].every(
+    (directory) => !existsSync(directory) || readdirSync(directory).length === 0,
+  )
+  if (!isEmpty) throw lostIndex(`The store ${paths.root} has lost its index`)
+}
+
+function lostIndex(what: string): TbuildError {
+  return new TbuildError('STORE_CORRUPT', `${what}.`, {
+    hint: 'tbuild fsck --repair makes it anew from the files of the store; it must not be in use.',
+  })
 }
 
 function directoriesOf(paths: StorePaths): string[] {

@@ -24,14 +24,19 @@ export interface LayerDirectory {
 export interface Stack {
   /** Topmost first. */
   readonly lowers: readonly number[]
+  /** Where the lowers' files have their data, when that is not in them. */
+  readonly data: number | undefined
   /** Copy the root's attributes from here; `undefined`: as a new directory, 0755 and root's. */
   readonly rootFrom: number | undefined
   /** The topmost layer shows the root as it is. */
   readonly exact: boolean
 }
 
-/** Bottom layer first. */
-export function stackOf(directories: readonly LayerDirectory[]): Stack {
+/**
+ * Bottom layer first.
+ * @param data the driver's directory of data, if it has one
+ */
+export function stackOf(directories: readonly LayerDirectory[], data?: number): Stack {
   const bottom = Math.max(
     0,
     directories.findLastIndex(({ opaqueRoot }) => opaqueRoot),
@@ -41,10 +46,11 @@ export function stackOf(directories: readonly LayerDirectory[]): Stack {
   for (const directory of directories.slice(bottom).toReversed()) {
     if (!shown.some(({ id }) => id === directory.id)) shown.push(directory)
   }
-  if (shown.length > MOST_LAYERS) {
+  const most = data === undefined ? MOST_LAYERS : MOST_LAYERS - 1
+  if (shown.length > most) {
     throw new TbuildError(
       'TOO_MANY_LAYERS',
-      `The image has ${shown.length} layers; overlayfs takes ${MOST_LAYERS}.`,
+      `The image has ${shown.length} layers; overlayfs takes ${most}.`,
       {
         hint: 'Combine instructions: every RUN, COPY, ADD and WORKDIR makes a layer.',
       },
@@ -52,6 +58,7 @@ export function stackOf(directories: readonly LayerDirectory[]): Stack {
   }
   return {
     lowers: shown.map(({ fd }) => fd),
+    data,
     // Also layers that an opaque root hides may say what the root is.
     rootFrom: directories.findLast(({ hasRoot }) => hasRoot)?.fd,
     exact: shown[0]?.hasRoot === true,
@@ -60,13 +67,14 @@ export function stackOf(directories: readonly LayerDirectory[]): Stack {
 
 /** A read-only mount. */
 export function mountStack(context: StoreContext, stack: Stack): number {
-  const [only] = stack.lowers
+  const { data, lowers } = stack
+  const [only] = lowers
   if (only === undefined) return context.openDirectory(rootDirectory(context, stack))
   // overlayfs wants two lowers where there is no upper; a single one would show its whiteouts as devices, too.
-  if (stack.exact && stack.lowers.length > 1) return mount({ lowers: stack.lowers })
+  if (stack.exact && lowers.length > 1) return mount({ lowers, data })
   const fd = context.openDirectory(rootDirectory(context, stack))
   try {
-    return mount({ lowers: [fd, ...stack.lowers] })
+    return mount({ lowers: [fd, ...lowers], data })
   } finally {
     closeSync(fd)
   }
@@ -96,7 +104,11 @@ export function mountUpper(context: StoreContext, stack: Stack): Upper {
       opened.push(empty)
       lowers = [empty]
     }
-    return { mount: mount({ lowers, upper: { upper: fd, work: opened[0] ?? -1 } }), fd, base }
+    return {
+      mount: mount({ lowers, data: stack.data, upper: { upper: fd, work: opened[0] ?? -1 } }),
+      fd,
+      base,
+    }
   } catch (error) {
     closeSync(fd)
     throw error

@@ -8,6 +8,7 @@
  * detached overlay mount known by descriptor only.
  */
 import type { BigIntStats } from 'node:fs'
+import type { FsckOptions, FsckReport } from '../fsck/types.ts'
 import type { Ledger } from '../ledger/index.ts'
 import type { TarOutputEntry } from '../tar/index.ts'
 import type { BlobDigest, Descriptor, DiffId, ImageConfig, Manifest } from '../oci.ts'
@@ -91,7 +92,8 @@ export interface LayerStore {
   ): Promise<Layer>
   /** Bottom layer first; none is an empty directory. Holds a lease on each layer until disposed. */
   mount(layers: readonly Layer[]): Promise<Root>
-  mountWritable(layers: readonly Layer[]): Promise<WritableRoot>
+  /** For a `container`, which may live long, each file is in the page cache once, at the price of slower cold reads. */
+  mountWritable(layers: readonly Layer[], use?: 'build' | 'container'): Promise<WritableRoot>
   /** The layer's tar, hashed while it streams. Throws `STORE_CORRUPT` at its end when it is not what was stored. */
   tar(diffId: DiffId): AsyncIterable<Buffer>
   /** Compressed forms of a layer that are known: descriptors as they stand in manifests. */
@@ -175,13 +177,57 @@ export interface StepCache {
   recordImage(key: StepKey, manifestDigest: BlobDigest): void
 }
 
+export interface PruneOptions {
+  /** Only tell what would go. What compaction would win is not told. */
+  readonly dryRun?: boolean | undefined
+  /** Also compressed layers of images with a name that can be fetched again; with `keepBytes`, also images without a name. */
+  readonly all?: boolean | undefined
+  /** Only what was last used longer ago, to the hour. */
+  readonly olderThanMs?: number | undefined
+  /** The least recently used first, until the store takes no more disk blocks (in bytes) than this. Without it: everything that nothing needs. */
+  readonly keepBytes?: number | undefined
+  /** Compact each segment that has a block to win, not only those where it is worth the copying. */
+  readonly compact?: boolean | undefined
+  /** Gives up waiting: what was not freed then is freed by the next collection. */
+  readonly signal?: AbortSignal | undefined
+  /** Is told once that it takes longer, for another collection is at work, or ingests that began before are. */
+  readonly notice?: ((what: 'collection' | 'ingests') => void) | undefined
+}
+
 export interface PruneReport {
   readonly layers: readonly DiffId[]
   readonly blobs: readonly BlobDigest[]
   readonly images: readonly BlobDigest[]
   readonly steps: number
-  /** Of disk blocks, in bytes. */
+  /** Of disk blocks, in bytes: those that the files had before less those that they have after. */
   readonly freedBytes: number
+  readonly compactedSegments: number
+  /** Of contents that were taken away, but are freed by a later collection. */
+  readonly waitingBytes: number
+  /** Layers whose recipes are damaged: while they are recorded, nobody knows which contents are needed, and none are freed. */
+  readonly damaged: readonly DiffId[]
+  /** When `keepBytes` was given. */
+  readonly cap?: {
+    readonly keepBytes: number
+    readonly allocatedBytes: number
+    readonly isKept: boolean
+    /** What holds the rest, when it is not kept. */
+    readonly pins: readonly Pin[]
+  }
+}
+
+/** Something that keeps bytes in the store. */
+export interface Pin {
+  /**
+   * image: has a name; untagged: has none; process: uses it; cache: what no image needs; ingest: is being stored; dead: was taken away, but cannot be freed
+   * yet; index: what the store needs for itself.
+   */
+  readonly kind: 'image' | 'untagged' | 'process' | 'cache' | 'ingest' | 'dead' | 'index'
+  readonly name: string
+  /** All that it holds; others may hold some of it, too. */
+  readonly bytes: number
+  /** What it alone holds. */
+  readonly ownBytes: number
 }
 
 /** What is known of a file without looking at it again. */
@@ -215,6 +261,15 @@ export interface Store extends AsyncDisposable {
   lease(): { readonly scope: string; readonly fd: number }
   /** A fresh directory of this process's, removed with its lease. */
   workDirectory(prefix: string): string
-  /** Removes every untagged image, and every layer, blob and cache record that no image or lease needs. */
-  prune(options?: { readonly dryRun?: boolean }): Promise<PruneReport>
+  /** Removes untagged images, and layers, blobs and cache records that no image or lease needs: all, or by age or a cap. */
+  prune(options?: PruneOptions): Promise<PruneReport>
+  /**
+   * Prunes when the store takes more than `maxBytes` (default: a share of the disk), by last use, down to nine tenths of that. `undefined` when it was
+   * not due, which takes no time to find out. Waits for nobody.
+   */
+  collectIfDue(maxBytes?: number): Promise<PruneReport | undefined>
+  /** Why what is in the store stays, most bytes first. */
+  pins(): readonly Pin[]
+  /** Checks everything, beside whatever goes on; with `repair`, mends what can be mended and takes the rest out of the index. */
+  fsck(options?: FsckOptions): Promise<FsckReport>
 }

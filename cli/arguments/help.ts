@@ -2,7 +2,10 @@
 import type { Command, Option } from './types.ts'
 
 export function commandHelp(name: string, summary: string, command: Command): string {
-  const options = [...Object.entries(command.options), ['help', HELP] as const]
+  const own = Object.entries(command.options).filter(
+    ([, { kind, hidden }]) => kind !== 'refused' && hidden !== true,
+  )
+  const options = [...own, ['help', HELP] as const]
   const parts = [
     `Usage: tbuild ${name} ${command.usage}\n`,
     `${summary}.`,
@@ -17,7 +20,7 @@ const HELP: Option = { kind: 'flag', short: 'h', help: 'Show this' }
 
 function optionTerm(key: string, option: Option): string {
   const short = option.short === undefined ? '    ' : `-${option.short}, `
-  return `${short}--${key}${option.kind === 'flag' ? '' : ` ${option.value}`}`
+  return `${short}--${key}${option.kind === 'flag' ? '' : ` ${option.value ?? ''}`}`
 }
 
 function optionText(option: Option): string {

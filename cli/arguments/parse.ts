@@ -9,7 +9,7 @@ import { UsageError } from './usage-error.ts'
 
 const HELP = { type: 'boolean', short: 'h' } as const
 
-/** `'help'` when `--help` or `-h` is given. @throws UsageError `UNKNOWN_OPTION`, `OPTION_VALUE`, `ARGUMENTS` */
+/** `'help'` when `--help` or `-h` is given. @throws UsageError `UNKNOWN_OPTION`, `OPTION_UNSUPPORTED`, `OPTION_VALUE`, `ARGUMENTS` */
 export function parseCommandLine<T extends OptionTable>(
   name: string,
   command: Command<T>,
@@ -42,7 +42,7 @@ function split(options: OptionTable, argv: readonly string[]) {
   const table = Object.entries(options).map(([key, option]) => [
     key,
     {
-      type: option.kind === 'flag' ? 'boolean' : 'string',
+      type: takesValue(option) ? 'string' : 'boolean',
       multiple: true,
       ...(option.short === undefined ? {} : { short: option.short }),
     } as const,
@@ -57,6 +57,10 @@ function split(options: OptionTable, argv: readonly string[]) {
   return { tokens, rest: positionals as readonly string[] }
 }
 
+function takesValue(option: Option): boolean {
+  return option.kind === 'refused' ? option.value !== undefined : option.kind !== 'flag'
+}
+
 function setValue(
   values: Record<string, unknown>,
   key: string,
@@ -65,6 +69,15 @@ function setValue(
   hint: string,
 ): void {
   const { rawName, value } = given
+  if (option.kind === 'refused') {
+    // `--squash=false` is no squashing, which is what happens.
+    if (
+      value !== undefined &&
+      (option.accepts?.includes(value) === true || (option.value === undefined && value === 'false'))
+    )
+      return
+    throw new UsageError('OPTION_UNSUPPORTED', `tbuild has no ${rawName}.`, { hint: option.help })
+  }
   if (option.kind === 'flag') {
     if (value !== undefined && value !== 'true' && value !== 'false')
       throw new UsageError('OPTION_VALUE', `${rawName} takes no value.`, { hint })
@@ -88,7 +101,8 @@ function setValue(
 }
 
 function unknown(rawName: string, command: Command, hint: string): UsageError {
-  const known = [...Object.keys(command.options), 'help'].map((key) => `--${key}`)
+  const offered = Object.entries(command.options).filter(([, { kind }]) => kind !== 'refused')
+  const known = [...offered.map(([key]) => key), 'help'].map((key) => `--${key}`)
   return new UsageError('UNKNOWN_OPTION', `There is no option ${rawName}.`, {
     hint: (rawName.startsWith('--') ? didYouMean(rawName, known) : undefined) ?? hint,
   })

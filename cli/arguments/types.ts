@@ -4,6 +4,8 @@ interface Described {
   /** One letter. */
   readonly short?: string
   readonly help: string
+  /** Not in `--help`: it is there for those who come from another tool. */
+  readonly hidden?: true
 }
 /** Given or not. */
 export interface FlagOption extends Described {
@@ -21,7 +23,15 @@ export interface ListOption extends Described {
   readonly kind: 'list'
   readonly value: string
 }
-export type Option = FlagOption | ValueOption | ListOption
+/** Known of another tool, but not done here: giving it is an error that says what to do instead. `help` is that advice. */
+export interface RefusedOption extends Described {
+  readonly kind: 'refused'
+  /** Its placeholder; absent when it takes none. */
+  readonly value?: string
+  /** Values that ask for what is so anyway (`--provenance=false`): these are let through. */
+  readonly accepts?: readonly string[]
+}
+export type Option = FlagOption | ValueOption | ListOption | RefusedOption
 /** By long name, without `--`. */
 export type OptionTable = Readonly<Record<string, Option>>
 
@@ -30,7 +40,9 @@ export type Values<T extends OptionTable> = {
     ? boolean
     : T[K] extends ListOption
       ? readonly string[]
-      : string | undefined
+      : T[K] extends RefusedOption
+        ? undefined
+        : string | undefined
 }
 
 export interface Call<T extends OptionTable> {

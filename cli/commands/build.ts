@@ -1,8 +1,13 @@
 import { rmSync, statSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { build as buildImage, type BuildRequest } from '../../builder/index.ts'
+import { build as buildImage, type BuildRequest, type BuildResult } from '../../builder/index.ts'
+import type { Store } from '../../cas/index.ts'
 import { TbuildError } from '../../errors.ts'
-import { LIMIT_OPTIONS, STORE_OPTION, defineCommand, type Values } from '../arguments/types.ts'
+import { refuseTerminal } from '../archive-streams.ts'
+import { BUILD_OPTIONS } from '../arguments/build-options.ts'
+import { defineCommand, type Values } from '../arguments/types.ts'
+import { UsageError } from '../arguments/usage-error.ts'
+import { parseAnnotation, parseCall, parseCpuQuota } from '../arguments/build-values.ts'
 import { parseLimits, parsePair } from '../arguments/values.ts'
 import { shortId } from '../format.ts'
 import { familiarName, parseName } from '../images.ts'
@@ -10,92 +15,136 @@ import { interruptible } from '../interrupt.ts'
 import { out, say } from '../output.ts'
 import { checkPlatform } from '../platform.ts'
 import { PROGRESS_MODES, createProgress, type ProgressMode } from '../progress/index.ts'
+import { parseOutput, takesStdout, type Output } from '../outputs/parse.ts'
 import { sourceDateEpoch } from '../source-date-epoch.ts'
 import { openChosenStore } from '../store.ts'
-
-const OPTIONS = {
-  tag: { kind: 'list', short: 't', value: 'NAME', help: "The image's name, e.g. app or app:1.2" },
-  file: {
-    kind: 'value',
-    short: 'f',
-    value: 'FILE',
-    help: 'The Dockerfile (default: Dockerfile in the context)',
-  },
-  'build-arg': {
-    kind: 'list',
-    value: 'KEY[=VALUE]',
-    help: 'Set an ARG; without a value, from the environment',
-  },
-  target: { kind: 'value', value: 'STAGE', help: 'Build this stage, not the last one' },
-  'no-cache': { kind: 'flag', help: 'Run every step again' },
-  network: {
-    kind: 'value',
-    value: 'MODE',
-    choices: ['host', 'none'],
-    help: 'Network of each RUN (default: host)',
-  },
-  ...LIMIT_OPTIONS,
-  label: { kind: 'list', value: 'KEY=VALUE', help: 'Add a label to the image' },
-  platform: { kind: 'value', value: 'OS/ARCH', help: "Only this machine's own is built" },
-  progress: { kind: 'value', value: 'HOW', choices: PROGRESS_MODES, help: 'How to show it (default: auto)' },
-  iidfile: { kind: 'value', value: 'FILE', help: "Write the image's id to this file" },
-  quiet: { kind: 'flag', short: 'q', help: "Print only the image's id" },
-  ...STORE_OPTION,
-} as const
 
 export const build = defineCommand({
   usage: '[OPTIONS] CONTEXT',
   description: `
 CONTEXT is the directory that COPY and ADD take files from. The word "build" may be left out.
 SOURCE_DATE_EPOCH, from the environment or as a build argument, fixes the image's dates (seconds since 1970).`,
-  options: OPTIONS,
+  options: BUILD_OPTIONS,
   examples: [
     ['tbuild -t app .', 'build ./Dockerfile as app:latest'],
     [
       'tbuild build -f prod.Dockerfile -t app:prod --build-arg V=2 src',
       'another Dockerfile, with an argument',
     ],
+    ['tbuild build -o type=oci,dest=app.tar -t app .', 'also as an archive; -o out writes its files there'],
     ['tbuild build --target test --network none -m 512m .', 'one stage, offline, with at most 512 MiB'],
   ],
   arguments: { least: 1, most: 1 },
   async run({ options, args: [context = ''] }) {
+    const call = options.check ? { format: 'text' as const, ignoreStatus: false } : parseCall(options.call)
+    if (call !== undefined) {
+      const { checkDockerfile } = await import('./check.ts')
+      const { file, target, store } = options
+      return checkDockerfile({ context, file, target, store, buildArgs: buildArgsOf(options), ...call })
+    }
     const request = requestOf(options, context)
-    const { iidfile, quiet } = options
-    if (iidfile !== undefined) rmSync(iidfile, { force: true })
+    const after = afterwardsOf(options, request)
+    const { iidfile, quiet, 'metadata-file': metadataFile } = options
+    for (const file of [iidfile, metadataFile]) if (file !== undefined) rmSync(file, { force: true })
     const progress = await createProgress(quiet ? 'quiet' : progressMode(options.progress), process.stderr)
     const begun = performance.now()
     const result = await interruptible(async (signal) => {
       try {
         await using store = await openChosenStore(options)
-        return await buildImage({ ...request, signal }, store, progress.observe)
+        const tags = after.annotations.size === 0 ? after.names : []
+        const built = await buildImage({ ...request, tags, signal }, store, progress.observe)
+        progress.finish()
+        return { ...built, ...(after.isNothing ? {} : await finish(store, built, after, signal)) }
       } finally {
         progress.finish()
       }
     })
     if (iidfile !== undefined) writeFileSync(iidfile, result.imageId)
+    if (metadataFile !== undefined) writeFileSync(metadataFile, metadata(result, after.names))
     if (quiet) {
-      out(`${result.imageId}\n`)
+      if (!after.outputs.some(takesStdout)) out(`${result.imageId}\n`)
     } else if (options.progress !== 'quiet') {
       const { total, cached } = result.steps
-      const name = request.tags[0] === undefined ? '' : ` ${familiarName(request.tags[0])}`
+      const name = after.names[0] === undefined ? '' : ` ${familiarName(after.names[0])}`
       const time = ((performance.now() - begun) / 1000).toFixed(2)
       say(`built${name} ${shortId(result.imageId)}: ${total} steps, ${cached} cached, ${time}s`)
     }
+    return 0
   },
 })
+
+/** What is to be done with the image. */
+interface Afterwards {
+  readonly names: readonly string[]
+  readonly outputs: readonly Output[]
+  readonly annotations: ReadonlyMap<string, string>
+  readonly push: boolean
+  readonly insecure: boolean
+  readonly quiet: boolean
+  readonly isNothing: boolean
+}
+
+function afterwardsOf(options: Values<typeof BUILD_OPTIONS>, { tags }: BuildRequest): Afterwards {
+  const outputs = options.output.map(parseOutput)
+  if (outputs.filter(takesStdout).length > 1)
+    throw new UsageError('OPTION_VALUE', 'Only one --output can go to standard output.', {
+      hint: 'give the others a dest=FILE',
+    })
+  if (outputs.some(takesStdout)) refuseTerminal(undefined)
+  const named = outputs.flatMap((output) => (output.type === 'image' ? output.names.map(parseName) : []))
+  const names = [...new Set([...tags, ...named])]
+  const push = options.push || outputs.some((output) => output.type === 'image' && output.push)
+  if (push && names.length === 0)
+    throw new UsageError('OPTION_VALUE', 'A name is needed to push to.', {
+      hint: 'e.g. -t registry.example/team/app:1.2',
+    })
+  const annotations = new Map(options.annotation.map(parseAnnotation))
+  const { insecure, quiet } = options
+  const isNothing = !push && annotations.size === 0 && outputs.every(({ type }) => type === 'image')
+  return { names, outputs, annotations, push, insecure, quiet, isNothing }
+}
+
+/** Returns the digest by which the image is known now. */
+async function finish(
+  store: Store,
+  { manifestDigest }: BuildResult,
+  { names, outputs, annotations, push, insecure, quiet }: Afterwards,
+  signal: AbortSignal,
+): Promise<{ readonly manifestDigest: string }> {
+  const { annotate, pushAll, writeOutput } = await import('../outputs/write.ts')
+  const built = store.images.byManifest(manifestDigest)
+  if (built === undefined) throw new Error(`the image ${manifestDigest} was built, but is not there`)
+  const image = annotations.size === 0 ? built : annotate(store, built, annotations, names)
+  for (const output of outputs) await writeOutput(store, image, output, { names, signal })
+  const pushed = push ? await pushAll(store, image, names, { insecure, quiet, signal }) : undefined
+  return { manifestDigest: pushed ?? image.manifestDigest }
+}
+
+/** In docker's words. */
+function metadata(
+  { imageId, manifestDigest }: { readonly imageId: string; readonly manifestDigest: string },
+  names: readonly string[],
+): string {
+  const values = {
+    'containerimage.config.digest': imageId,
+    'containerimage.digest': manifestDigest,
+    ...(names.length > 0 && { 'image.name': names.join(',') }),
+  }
+  return `${JSON.stringify(values, undefined, 2)}\n`
+}
 
 function progressMode(text: string | undefined): ProgressMode {
   return PROGRESS_MODES.find((mode) => mode === text) ?? 'auto'
 }
 
-function requestOf(options: Values<typeof OPTIONS>, context: string): BuildRequest {
+function requestOf(options: Values<typeof BUILD_OPTIONS>, context: string): BuildRequest {
   checkContext(context)
   checkPlatform(options.platform)
   if (options.file === '-')
     throw new TbuildError('DOCKERFILE_UNSUPPORTED', 'A Dockerfile is not read from standard input.', {
       hint: 'write it to a file: -f FILE',
     })
-  const buildArgs = new Map(options['build-arg'].map((text) => parsePair(text, '--build-arg')))
+  const buildArgs = buildArgsOf(options)
   return {
     context: resolve(context),
     dockerfile: options.file === undefined ? join(resolve(context), 'Dockerfile') : resolve(options.file),
@@ -103,8 +152,9 @@ function requestOf(options: Values<typeof OPTIONS>, context: string): BuildReque
     buildArgs,
     target: options.target,
     noCache: options['no-cache'],
+    noStatCache: options['no-stat-cache'],
     network: options.network === 'none' ? 'none' : 'host',
-    limits: parseLimits(options),
+    limits: { ...parseCpuQuota(options), ...parseLimits(options) },
     labels: new Map(
       options.label.map((text) => {
         const [key, value] = parsePair(text, '--label')
@@ -113,6 +163,10 @@ function requestOf(options: Values<typeof OPTIONS>, context: string): BuildReque
     ),
     sourceDateEpoch: sourceDateEpoch(buildArgs.get('SOURCE_DATE_EPOCH')),
   }
+}
+
+function buildArgsOf(options: Values<typeof BUILD_OPTIONS>): ReadonlyMap<string, string | undefined> {
+  return new Map(options['build-arg'].map((text) => parsePair(text, '--build-arg')))
 }
 
 /** A directory; what docker also takes is told apart, so that nobody looks for a typing mistake. */

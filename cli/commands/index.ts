@@ -12,6 +12,10 @@ export const COMMANDS = {
     summary: 'Build an image from a Dockerfile',
     load: async () => (await import('./build.ts')).build,
   },
+  check: {
+    summary: 'Check a Dockerfile without building it',
+    load: async () => (await import('./check.ts')).check,
+  },
   run: {
     summary: 'Run a command in a new container of an image',
     load: async () => (await import('./run.ts')).run,
@@ -56,6 +60,10 @@ export const COMMANDS = {
     load: async () => (await import('./reuse.ts')).reuse,
   },
   prune: { summary: 'Remove what no image needs', load: async () => (await import('./prune.ts')).prune },
+  fsck: {
+    summary: 'Check the store, and repair it',
+    load: async () => (await import('./fsck.ts')).fsck,
+  },
   info: {
     summary: 'Show the store and what this machine can do',
     load: async () => (await import('./info.ts')).info,

@@ -60,7 +60,7 @@ the command could not be executed, 127 when it was not found.`,
       const { image } = resolveImage(store, name)
       const args = argsOf(options, image.config.config ?? {}, command)
       const layers = image.config.rootfs.diff_ids.map((diffId) => store.layers.open(diffId))
-      await using root = await store.layers.mountWritable(layers)
+      await using root = await store.layers.mountWritable(layers, 'container')
       const spec = specOf(options, image, store, { root: root.fd, args, limits })
       signal.throwIfAborted()
       const started = runContainer(spec)

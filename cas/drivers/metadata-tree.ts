@@ -1,0 +1,218 @@
+/**
+ * A layer as a directory in overlayfs form whose files have no data of their own: empty inodes of the right size, with attributes that name each one's
+ * data in a data-only lower (Documentation/filesystems/overlayfs.rst, "Data-only lower layers"). What is one content there is never written again.
+ */
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  ftruncateSync,
+  lchownSync,
+  linkSync,
+  openSync,
+  writeSync,
+} from 'node:fs'
+import { isErrno, makedev, mkdirat, mknodat, setTimes, setXattr, symlinkat } from '../../linux/index.ts'
+import { LayerTree } from '../layer/tree.ts'
+import { inDirectory, pathOf } from '../tar/names.ts'
+import { openDirectory } from '../tar/tree.ts'
+
+/** By the tree's numbers of contents. */
+export interface TreeData {
+  /** Path of a content's file in the data-only lower; absolute there. */
+  path(content: number): string
+  read(content: number, offset: number, into: Buffer): void
+}
+
+const TURN_MS = 20
+
+/** `root` is open on an empty directory. The event loop has a turn every 20 ms. */
+export async function writeMetadataTree(root: number, tree: LayerTree, data: TreeData): Promise<void> {
+  const writer = new TreeWriter(root, tree, data)
+  let last = performance.now()
+  while (writer.step()) {
+    if (performance.now() - last < TURN_MS) continue
+    await new Promise(setImmediate)
+    last = performance.now()
+  }
+  writer.finish()
+}
+
+const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, S_IFCHR, S_IFBLK, S_IFIFO } = constants
+const PART = 1024 * 1024
+const METACOPY = 'trusted.overlay.metacopy'
+const REDIRECT = 'trusted.overlay.redirect'
+const OPAQUE = 'trusted.overlay.opaque'
+const BILLION = 1_000_000_000n
+const none = Buffer.alloc(0)
+/** ext4 has one block for all attributes of an inode: where there is hardly room for ours, the data is written. */
+const MOST_XATTR_BYTES = 2048
+
+class TreeWriter {
+  readonly #root: number
+  readonly #tree: LayerTree
+  readonly #data: TreeData
+  /** Their attributes are set when all is inside: what is made takes a directory's default ACL, and changes its time. */
+  readonly #directories: [path: string, inode: number][] = []
+  readonly #pending: [path: string, inode: number][] = [['', LayerTree.ROOT]]
+  /** The first name of an inode that has several. */
+  readonly #firsts = new Map<number, { readonly directory: string; readonly name: string }>()
+  #buffer: Buffer | undefined
+  #fd = -1
+  #path = ''
+  #rest: [name: string, inode: number][] = []
+
+  constructor(root: number, tree: LayerTree, data: TreeData) {
+    this.#root = root
+    this.#tree = tree
+    this.#data = data
+  }
+
+  /** Makes one name; false when there is none left. */
+  step(): boolean {
+    try {
+      const next = this.#rest.pop()
+      if (next !== undefined) {
+        this.#make(...next)
+        return true
+      }
+      this.#close()
+      const directory = this.#pending.pop()
+      if (directory === undefined) return false
+      const [path, inode] = directory
+      this.#directories.push([path, inode])
+      this.#fd = openDirectory(this.#root, path)
+      this.#path = path
+      this.#rest = this.#tree.children(inode).toReversed()
+      return true
+    } catch (error) {
+      this.#close()
+      throw error
+    }
+  }
+
+  finish(): void {
+    for (const [path, inode] of this.#directories.toReversed()) {
+      const fd = openDirectory(this.#root, path)
+      try {
+        fchownSync(fd, this.#tree.uid(inode), this.#tree.gid(inode))
+        const self = `/proc/self/fd/${fd}/.`
+        if (this.#tree.isOpaque(inode)) setXattr(self, OPAQUE, Buffer.from('y'))
+        this.#setXattrs(inode, self)
+        fchmodSync(fd, this.#tree.mode(inode))
+        setTimes(fd, '.', { mtime: this.#mtime(inode) })
+      } finally {
+        closeSync(fd)
+      }
+    }
+  }
+
+  #close(): void {
+    if (this.#fd >= 0) closeSync(this.#fd)
+    this.#fd = -1
+  }
+
+  #make(name: string, inode: number): void {
+    const tree = this.#tree
+    const type = tree.type(inode)
+    if (type === 'directory') {
+      mkdirat(this.#fd, pathOf(name), 0o700)
+      this.#pending.push([this.#path === '' ? name : `${this.#path}/${name}`, inode])
+      return
+    }
+    if (tree.links(inode) > 1) {
+      const first = this.#firsts.get(inode)
+      if (first !== undefined) {
+        this.#link(first, name)
+        return
+      }
+      this.#firsts.set(inode, { directory: this.#path, name })
+    }
+    if (type === 'file') {
+      this.#makeFile(name, inode)
+      return
+    }
+    const mode = { char: S_IFCHR, whiteout: S_IFCHR, block: S_IFBLK, fifo: S_IFIFO }
+    if (type === 'symlink') symlinkat(pathOf(tree.target(inode)), this.#fd, pathOf(name))
+    else mknodat(this.#fd, pathOf(name), mode[type] | 0o600, makedev(...tree.device(inode)))
+    if (type === 'whiteout') return
+    const path = inDirectory(this.#fd, name)
+    lchownSync(path, tree.uid(inode), tree.gid(inode))
+    this.#setXattrs(inode, path)
+    if (type !== 'symlink') chmodSync(path, tree.mode(inode))
+    setTimes(this.#fd, pathOf(name), { mtime: this.#mtime(inode) })
+  }
+
+  #link(first: { readonly directory: string; readonly name: string }, name: string): void {
+    const fd = openDirectory(this.#root, first.directory)
+    try {
+      linkSync(inDirectory(fd, first.name), inDirectory(this.#fd, name))
+    } finally {
+      closeSync(fd)
+    }
+  }
+
+  #makeFile(name: string, inode: number): void {
+    const tree = this.#tree
+    const path = inDirectory(this.#fd, name)
+    const fd = openSync(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)
+    try {
+      const size = tree.size(inode)
+      const content = this.#wholeContent(inode)
+      if (content === undefined) this.#writeData(fd, inode)
+      if (size > 0) ftruncateSync(fd, size)
+      // Owner before attributes and mode: chown(2) clears security.capability, setuid and setgid.
+      const [uid, gid] = [tree.uid(inode), tree.gid(inode)]
+      if (uid !== 0 || gid !== 0) fchownSync(fd, uid, gid)
+      if (content !== undefined) {
+        setXattr(path, METACOPY, none)
+        setXattr(path, REDIRECT, Buffer.from(this.#data.path(content)))
+      }
+      this.#setXattrs(inode, path)
+      fchmodSync(fd, tree.mode(inode))
+      setTimes(this.#fd, pathOf(name), { mtime: this.#mtime(inode) })
+    } finally {
+      closeSync(fd)
+    }
+  }
+
+  /** The file is this content, and can be left empty. */
+  #wholeContent(inode: number): number | undefined {
+    const [piece, ...more] = this.#tree.pieces(inode)
+    if (piece === undefined || more.length > 0) return undefined
+    if (piece.length <= Number(process.env.INL ?? 0)) return undefined
+    if (piece.offset !== 0 || piece.length !== this.#tree.size(inode)) return undefined
+    let bytes = 0
+    for (const [name, value] of this.#tree.xattrs(inode)) bytes += name.length + value.length
+    return bytes > MOST_XATTR_BYTES ? undefined : piece.content
+  }
+
+  #writeData(fd: number, inode: number): void {
+    for (const { offset, length, content } of this.#tree.pieces(inode)) {
+      const buffer = (this.#buffer ??= Buffer.allocUnsafe(PART))
+      for (let at = 0; at < length; at += PART) {
+        const part = buffer.subarray(0, Math.min(PART, length - at))
+        this.#data.read(content, at, part)
+        for (let done = 0; done < part.length;)
+          done += writeSync(fd, part, done, part.length - done, offset + at + done)
+      }
+    }
+  }
+
+  /** Attributes that this file system does not take are left out, as when an archive is unpacked. */
+  #setXattrs(inode: number, path: string | Buffer): void {
+    for (const [name, value] of this.#tree.xattrs(inode)) {
+      try {
+        setXattr(path, name, value)
+      } catch (error) {
+        if (!isErrno(error, 'EOPNOTSUPP', 'EPERM', 'EINVAL')) throw error
+      }
+    }
+  }
+
+  #mtime(inode: number): bigint {
+    return BigInt(this.#tree.mtimeSeconds(inode)) * BILLION + BigInt(this.#tree.mtimeNanoseconds(inode))
+  }
+}

@@ -1,0 +1,77 @@
+/**
+ * Layers as directories, each made when something first mounts the layer. Nothing syncs a directory, so it serves until the next boot; processes share
+ * it by the index.
+ */
+import { closeSync, readFileSync, renameSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { join } from 'node:path'
+import type { DiffId } from '../oci.ts'
+import type { StoreContext } from '../store/context.ts'
+import { discard } from '../store/discard.ts'
+
+export interface Trees extends Disposable {
+  /** As `Driver.lower`. */
+  lower(diffId: DiffId): Promise<number>
+}
+
+/** @param fill makes the layer in an empty directory, which is open; what it leaves when it fails is removed */
+export function createTrees(
+  context: StoreContext,
+  fill: (diffId: DiffId, directory: number) => Promise<void>,
+): Trees {
+  const { db, paths } = context
+  const open = new Map<DiffId, Promise<number>>()
+
+  const find = (diffId: DiffId): number | undefined => {
+    const row = db.get('SELECT name FROM trees WHERE diff_id = ? AND boot = ?', diffId, bootId())
+    return row && context.openDirectory(join(paths.trees, String(row['name'])))
+  }
+  /** False when another process was faster. */
+  const record = (diffId: DiffId, path: string): boolean => {
+    if (db.get('SELECT 1 AS one FROM trees WHERE diff_id = ? AND boot = ?', diffId, bootId())) return false
+    const name = `${diffId.slice('sha256:'.length, 'sha256:'.length + 16)}-${randomBytes(4).toString('hex')}`
+    renameSync(path, join(paths.trees, name))
+    db.run('INSERT OR REPLACE INTO trees VALUES (?, ?, ?)', diffId, name, bootId())
+    return true
+  }
+  const make = async (diffId: DiffId): Promise<number> => {
+    const path = context.workDirectory('tree')
+    let recorded = false
+    try {
+      const fd = context.openDirectory(path)
+      try {
+        await fill(diffId, fd)
+      } finally {
+        closeSync(fd)
+      }
+      recorded = db.transaction(() => record(diffId, path))
+    } finally {
+      if (!recorded) await discard(path)
+    }
+    const found = find(diffId)
+    if (found === undefined) throw new Error(`the directory of ${diffId} was not recorded`)
+    return found
+  }
+
+  return {
+    lower: (diffId) => {
+      let fd = open.get(diffId)
+      if (fd === undefined) {
+        const found = find(diffId)
+        fd = found === undefined ? make(diffId) : Promise.resolve(found)
+        open.set(diffId, fd)
+        fd.catch(() => open.delete(diffId))
+      }
+      return fd
+    },
+    [Symbol.dispose]: () => {
+      for (const fd of open.values()) void fd.then(closeSync, () => {})
+      open.clear()
+    },
+  }
+}
+
+let boot: string | undefined
+export function bootId(): string {
+  return (boot ??= readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim())
+}

@@ -1,0 +1,23 @@
+/** One layer after another, each half of what the one before it has; then an image of all. */
+import { openStore, type StoredLayer } from '../../../cas/index.ts'
+import { checkStore } from '../check.ts'
+import type { Scenario } from '../scenario.ts'
+import { files, ingest, putImage } from './make.ts'
+
+export const scenario: Scenario = {
+  prepare: async ({ path, seed, tell }) => {
+    await using store = await openStore(path)
+    putImage(store, tell, 'base', [await ingest(store, tell, files(8, seed, 0))])
+  },
+  run: async ({ path, seed, tell }) => {
+    await using store = await openStore(path)
+    const layers: StoredLayer[] = []
+    for (let layer = 1; layer <= 3; layer++) {
+      const half = (which: number): ReturnType<typeof files> =>
+        files(8, seed, which).slice(which === layer ? 4 : 0, which === layer ? 8 : 4)
+      layers.push(await ingest(store, tell, [...half(layer - 1), ...half(layer)]))
+    }
+    putImage(store, tell, 'layers', layers)
+  },
+  check: checkStore,
+}
