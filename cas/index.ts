@@ -72,6 +72,7 @@ export {
   type ProblemCode,
 } from './fsck/index.ts'
 export { openStore, type OpenStoreOptions } from './store/open.ts'
+export { DRIVER_NAMES, type DriverName } from './drivers/types.ts'
 export {
   bytesOf,
   openTree,

@@ -1,6 +1,7 @@
 import { join, resolve } from 'node:path'
 import { homedir } from 'node:os'
-import { openStore, type Store } from '../cas/index.ts'
+import { DRIVER_NAMES, openStore, type DriverName, type Store } from '../cas/index.ts'
+import { UsageError } from './arguments/usage-error.ts'
 
 /** `--store`, TBUILD_STORE, `/var/lib/tbuild` for root, `$XDG_DATA_HOME/tbuild` (`~/.local/share/tbuild`) for others. */
 export function storePath(
@@ -16,9 +17,27 @@ export function storePath(
   return join(data?.startsWith('/') === true ? data : join(homedir(), '.local/share'), 'tbuild')
 }
 
+/** `--driver`, else TBUILD_DRIVER; `undefined`: the store finds one. Throws `OPTION_VALUE`. */
+export function chosenDriver(
+  option: string | undefined,
+  env: NodeJS.ProcessEnv = process.env,
+): DriverName | undefined {
+  const name = option ?? nonEmpty(env['TBUILD_DRIVER'])
+  const driver = DRIVER_NAMES.find((one) => one === name)
+  if (name === undefined || driver !== undefined) return driver
+  throw new UsageError(
+    'OPTION_VALUE',
+    `TBUILD_DRIVER is one of ${DRIVER_NAMES.join(', ')}, not ${JSON.stringify(name)}.`,
+  )
+}
+
 /** To be disposed: that is when what is pending becomes durable, and the lease comes free. */
-export async function openChosenStore(options: { readonly store: string | undefined }): Promise<Store> {
+export async function openChosenStore(options: {
+  readonly store: string | undefined
+  readonly driver?: string | undefined
+}): Promise<Store> {
   return openStore(storePath(options.store), {
+    driver: chosenDriver(options.driver),
     beforeSweep: async (dead) => {
       const { sweepCgroups } = await import('../runtime/index.ts')
       await sweepCgroups((scope) => !dead.has(scope))

@@ -60,16 +60,10 @@ export function chooseDriver(context: StoreContext, wanted?: DriverName): Driver
 }
 
 function create(context: StoreContext, name: DriverName): Driver {
-  switch (name) {
-    case 'copy':
-      return createCopyDriver(context, (diffId) => streamLayer(context, diffId))
-    case 'objects':
-      return createObjectsDriver(context)
-    case 'erofs': {
-      const driver: Driver = createErofsDriver(context, (diffId) => rebuildImage(context, driver, diffId))
-      return driver
-    }
-  }
+  if (name === 'copy') return createCopyDriver(context, (diffId) => streamLayer(context, diffId))
+  if (name === 'objects') return createObjectsDriver(context)
+  const driver: Driver = createErofsDriver(context, (diffId) => rebuildImage(context, driver, diffId))
+  return driver
 }
 
 /** By mounting something small; the answer holds until the next boot. Why not, or `undefined` when it works. */

@@ -182,7 +182,6 @@ class TreeWriter {
   #wholeContent(inode: number): number | undefined {
     const [piece, ...more] = this.#tree.pieces(inode)
     if (piece === undefined || more.length > 0) return undefined
-    if (piece.length <= Number(process.env.INL ?? 0)) return undefined
     if (piece.offset !== 0 || piece.length !== this.#tree.size(inode)) return undefined
     let bytes = 0
     for (const [name, value] of this.#tree.xattrs(inode)) bytes += name.length + value.length

@@ -7,7 +7,8 @@ import type { ContentWriter } from '../contents/types.ts'
 import type { LayerTree } from '../layer/tree.ts'
 import type { DiffId } from '../oci.ts'
 
-export type DriverName = 'erofs' | 'objects' | 'copy'
+export const DRIVER_NAMES = ['erofs', 'objects', 'copy'] as const
+export type DriverName = (typeof DRIVER_NAMES)[number]
 
 /**
  * What a lower is for. `build`: files are read once, soon. `container`: they may stay in the page cache for long, so each is to be there once, not also as

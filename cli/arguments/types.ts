@@ -1,4 +1,5 @@
 /** What a command says of itself: its options as a table, from which parsing, types and `--help` all come. */
+import type { DriverName } from '../../cas/index.ts'
 
 interface Described {
   /** One letter. */
@@ -75,6 +76,12 @@ export const STORE_OPTION = {
     kind: 'value',
     value: 'DIR',
     help: 'The store (default: TBUILD_STORE, else /var/lib/tbuild for root)',
+  },
+  driver: {
+    kind: 'value',
+    value: 'NAME',
+    choices: ['erofs', 'objects', 'copy'] satisfies readonly DriverName[],
+    help: 'How layers are kept and mounted (default: TBUILD_DRIVER, else what works best here)',
   },
 } as const satisfies OptionTable
 

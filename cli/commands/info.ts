@@ -25,6 +25,7 @@ export const info = defineCommand({
       platform: hostPlatform(),
       store: store.path,
       driver: store.layers.driver,
+      driverReason: store.layers.driverReason,
       images: images.length,
       layers: new Set(images.flatMap(({ config }) => config.rootfs.diff_ids)).size,
       bytes: images.reduce((sum, image) => sum + imageSize(store, image), 0),
@@ -41,7 +42,7 @@ export const info = defineCommand({
       Object.entries({
         tbuild: `${found.version} on Node ${found.node}, ${found.platform}`,
         store: found.store,
-        driver: found.driver,
+        driver: `${found.driver} (${found.driverReason})`,
         images: `${found.images} of ${found.layers} layers, ${humanSize(found.bytes)} unpacked`,
         cgroups: cgroup,
         seccomp: runtime.seccomp ? 'yes' : 'no',
