@@ -77,6 +77,7 @@ const ACCEPTED = {
   },
   rm: { kind: 'flag', hidden: true, help: 'no container outlives its step' },
   'force-rm': { kind: 'flag', hidden: true, help: 'no container outlives its step' },
+  'disable-content-trust': { kind: 'flag', hidden: true, help: 'there is no content trust to disable' },
   compress: { kind: 'flag', hidden: true, help: 'the context is sent nowhere' },
 } as const satisfies OptionTable
 
@@ -117,11 +118,6 @@ const REFUSED = {
   'cpuset-mems': { kind: 'refused', value: 'LIST', help: 'run tbuild under numactl(8)' },
   debug: { kind: 'refused', short: 'D', help: 'errors are shown whole; --progress plain shows all output' },
   detach: { kind: 'refused', help: 'there is no daemon; let the shell put it in the background' },
-  'disable-content-trust': {
-    kind: 'refused',
-    accepts: ['true'],
-    help: 'name images by digest: FROM name@sha256:...',
-  },
   invoke: { kind: 'refused', value: 'COMMAND', help: 'tbuild run -it IMAGE COMMAND looks into an image' },
   isolation: {
     kind: 'refused',

@@ -56,7 +56,7 @@ when there is a warning or an error, as docker build --check does; remarks do no
   examples: [
     ['tbuild check .', 'all stages of ./Dockerfile'],
     ['tbuild check --format sarif . > checks.sarif', 'for a code review tool'],
-    ['tbuild check --build-arg BUILDKIT_DOCKERFILE_CHECK=skip=JSONArgsRecommended .', 'leave a check out'],
+    ['tbuild check - < Dockerfile', 'without a context'],
   ],
   arguments: { least: 1, most: 1 },
   async run({ options, args: [context = ''] }) {
