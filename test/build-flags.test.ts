@@ -34,8 +34,12 @@ const DOCKERS =
   sbom secret security-opt server-config shm-size squash ssh stream tag target ulimit`.split(/\s+/)
 
 function tbuild(...args: readonly string[]) {
+  return tbuildWith(Buffer.alloc(0), ...args)
+}
+
+function tbuildWith(input: Buffer, ...args: readonly string[]) {
   const env = { PATH: process.env['PATH'] ?? '', HOME: scratch, TBUILD_STORE: join(scratch, 'store') }
-  const { status, stdout, stderr } = spawnSync(command, args, { cwd: scratch, env, timeout: 60_000 })
+  const { status, stdout, stderr } = spawnSync(command, args, { cwd: scratch, env, input, timeout: 60_000 })
   return { status, stdout, stderr: stderr.toString() }
 }
 
@@ -101,6 +105,15 @@ test('what asks for what is so anyway is let through', () => {
     status: 0,
     stderr: '',
   })
+})
+
+test('the context may come in on standard input: a tar, or a Dockerfile alone', () => {
+  const tar = execFileSync('tar', ['-C', join(scratch, 'context'), '-cz', '.'])
+  const ids = [
+    tbuildWith(tar, 'build', '-q', '-'),
+    tbuildWith(Buffer.from('FROM scratch\nLABEL a=b\n'), 'build', '-q', '-'),
+  ]
+  for (const { status, stderr } of ids) expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
 })
 
 describe('output', () => {

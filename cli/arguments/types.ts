@@ -81,7 +81,7 @@ export const STORE_OPTION = {
     kind: 'value',
     value: 'NAME',
     choices: ['erofs', 'objects', 'copy'] satisfies readonly DriverName[],
-    help: 'How layers are kept and mounted (default: TBUILD_DRIVER, else what works best here)',
+    help: 'How layers are kept (default: what works best)',
   },
 } as const satisfies OptionTable
 

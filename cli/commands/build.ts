@@ -22,7 +22,7 @@ import { openChosenStore } from '../store.ts'
 export const build = defineCommand({
   usage: '[OPTIONS] CONTEXT',
   description: `
-CONTEXT is the directory that COPY and ADD take files from. The word "build" may be left out.
+CONTEXT is the directory that COPY and ADD take files from, or - for a tar or a Dockerfile on standard input. The word "build" may be left out.
 SOURCE_DATE_EPOCH, from the environment or as a build argument, fixes the image's dates (seconds since 1970).`,
   options: BUILD_OPTIONS,
   examples: [
@@ -146,8 +146,7 @@ function requestOf(options: Values<typeof BUILD_OPTIONS>, context: string): Buil
     })
   const buildArgs = buildArgsOf(options)
   return {
-    context: resolve(context),
-    dockerfile: options.file === undefined ? join(resolve(context), 'Dockerfile') : resolve(options.file),
+    ...sourceOf(context, options.file),
     tags: [...new Set(options.tag.map(parseName))],
     buildArgs,
     target: options.target,
@@ -169,10 +168,29 @@ function buildArgsOf(options: Values<typeof BUILD_OPTIONS>): ReadonlyMap<string,
   return new Map(options['build-arg'].map((text) => parsePair(text, '--build-arg')))
 }
 
-/** A directory; what docker also takes is told apart, so that nobody looks for a typing mistake. */
+/** Of an archive on standard input the Dockerfile is one of its files. */
+function sourceOf(
+  context: string,
+  file: string | undefined,
+): Pick<BuildRequest, 'context' | 'contextStream' | 'dockerfile'> {
+  if (context === '-') return { context, contextStream: process.stdin, dockerfile: file ?? 'Dockerfile' }
+  const directory = resolve(context)
+  return {
+    context: directory,
+    dockerfile: file === undefined ? join(directory, 'Dockerfile') : resolve(file),
+  }
+}
+
+/** A directory, or `-`; what docker also takes is told apart, so that nobody looks for a typing mistake. */
 function checkContext(context: string): void {
   const hint = 'give a directory, e.g. tbuild -t app .'
-  if (context === '-' || /^(?:https?|git|ssh):\/\/|^git@/.test(context))
+  if (context === '-') {
+    if (!process.stdin.isTTY) return
+    throw new UsageError('TERMINAL_REFUSED', 'A build context is not read from a terminal.', {
+      hint: 'pipe a Dockerfile or a tar in: ... - < Dockerfile',
+    })
+  }
+  if (/^(?:https?|git|ssh):\/\/|^git@/.test(context))
     throw new TbuildError(
       'CONTEXT_UNSUPPORTED',
       `The build context ${JSON.stringify(context)} is not a directory.`,
