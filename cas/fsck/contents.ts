@@ -203,7 +203,7 @@ export function checkDead(pass: Pass): void {
     SELECT d.segment, d.block, p.digest FROM dead AS d JOIN temp.places AS p ON p.segment = d.segment
       AND p.block = (SELECT max(block) FROM temp.places WHERE segment = d.segment AND block < d.block + (d.size + 511) / 512)
     WHERE d.segment > 0 AND p.block + (p.size + 511) / 512 > d.block`
-  const report = (segment: number, block: number, what: string, content?: string): void => {
+  const found = (segment: number, block: number, what: string, content?: string): void => {
     pass.findings.push({
       code: 'DEAD_WRONG',
       what,
@@ -214,7 +214,7 @@ export function checkDead(pass: Pass): void {
     })
   }
   for (const row of db.all(outside)) {
-    report(Number(row['segment']), Number(row['block']), 'A place that is to be freed is not in a segment.')
+    found(Number(row['segment']), Number(row['block']), 'A place that is to be freed is not in a segment.')
   }
   for (const row of db.all(taken)) {
     const [segment, block, digest] = [
@@ -228,6 +228,6 @@ export function checkDead(pass: Pass): void {
       const place = currentPlace(db, digest)
       return place !== undefined && isDead(db, place)
     })
-    if (isSo) report(segment, block, `The place of the content sha256:${hex} is to be freed.`, hex)
+    if (isSo) found(segment, block, `The place of the content sha256:${hex} is to be freed.`, hex)
   }
 }

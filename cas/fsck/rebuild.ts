@@ -153,6 +153,7 @@ function findDamage(paths: StorePaths): string | undefined {
 /** Tables and columns that an index has. */
 function missingColumn(db: Database): string | undefined {
   using model = openDatabase(':memory:')
+  // oxlint-disable-next-line unicorn/consistent-function-scoping -- short, and of use here only
   const columns = (of: Database, table: string): Set<string> =>
     new Set(of.all(`SELECT name FROM pragma_table_info(?)`, table).map((row) => String(row['name'])))
   for (const row of model.all(
@@ -211,6 +212,7 @@ function lostAndFound(paths: StorePaths): string {
 }
 
 function keptIndexes(paths: StorePaths): string[] {
+  // oxlint-disable-next-line unicorn/consistent-function-scoping -- short, and of use here only
   const number = (name: string): number => Number(name.slice('index-'.length))
   return existsSync(lostAndFound(paths))
     ? readdirSync(lostAndFound(paths))

@@ -5,29 +5,24 @@
  * The store is not walked to find out: what it took at the end of the last collection is on record, and what the index has more of since.
  */
 import { statfsSync, statSync } from 'node:fs'
-import type { Driver } from '../drivers/types.ts'
 import type { StoreContext } from '../store/context.ts'
 import type { PruneReport } from '../store/types.ts'
 import { allocatedBytes } from './allocated.ts'
-import { collect } from './collect.ts'
 
 /** So that the next one is not due at once. */
 const KEPT_SHARE = 0.9
 /** What cannot go is not looked for again before the store has grown by so much. */
 const GROWTH = 1.05
 
-/** `undefined` when it was not due. Waits for nobody. */
-export async function collectIfDue(
-  context: StoreContext,
-  driver: () => Driver,
-  maxBytes: number | undefined,
-): Promise<PruneReport | undefined> {
+/** To how many bytes the store is to be brought down; `undefined` when nothing is due. */
+export function dueBytes(context: StoreContext, maxBytes: number | undefined): number | undefined {
   const estimate = estimatedBytes(context)
   const most = maxBytes ?? defaultCap(context.paths.root, estimate)
   const last = measured(context)
   const isStuck = last !== undefined && last.allocatedBytes > most && (last.keepBytes ?? most) < most
-  if (estimate <= (isStuck ? last.allocatedBytes * GROWTH : most)) return undefined
-  return await collect(context, driver, { all: true, keepBytes: Math.floor(most * KEPT_SHARE), wait: false })
+  return estimate <= (isStuck ? last.allocatedBytes * GROWTH : most)
+    ? undefined
+    : Math.floor(most * KEPT_SHARE)
 }
 
 const GB = 1e9

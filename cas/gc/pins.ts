@@ -144,6 +144,7 @@ function rests({ db, paths }: StoreContext): Pin[] {
     lists += fileBlocks(sidecarPath(paths, Number(id)))
   }
   const dead = Number(db.get('SELECT sum(size) AS bytes FROM dead')?.['bytes'] ?? 0)
+  // oxlint-disable-next-line unicorn/consistent-function-scoping -- short, and of use here only
   const pin = (kind: Pin['kind'], name: string, bytes: number): Pin => ({
     kind,
     name,

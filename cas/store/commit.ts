@@ -59,19 +59,22 @@ export function createCommitter(
   }
 
   const commit = async (layers: readonly IncomingLayer[]): Promise<void> => {
-    await Promise.all(
-      layers.flatMap((layer) => (isStored(layer) ? [] : [layer.recipe.finish(), layer.contents.sync()])),
-    )
     for (let rest = layers; rest.length > 0;) {
+      // Of a layer that is stored already nothing is needed, unless collection takes it away before this is recorded.
+      const stored = new Set(rest.filter(isStored))
+      const fresh = rest.filter((layer) => !stored.has(layer))
+      await Promise.all(fresh.flatMap(({ recipe, contents }) => [recipe.finish(), contents.sync()]))
       const images = await Promise.all(
         rest.map(async (layer) => {
-          if (isStored(layer)) return undefined
+          if (stored.has(layer)) return undefined
           layer.contents.resolve()
           return await driver().index(layer.diffId, layer.tree, layer.contents.list)
         }),
       )
       const recorded = db.transaction(() => {
-        const done = rest.filter((layer, i) => db.attempt(() => record(layer, images[i])))
+        const done = rest.filter((layer, i) =>
+          db.attempt(() => (isStored(layer) || !stored.has(layer)) && record(layer, images[i])),
+        )
         if (done.length > 0) syncDirectory(paths.layers)
         return done
       })

@@ -105,9 +105,9 @@ export function changeNames<T>(
   const { db } = context
   let staged: Staged | undefined
   const result = db.durably(() => {
-    const { result, changed } = work()
-    if (changed) staged = stage(context)
-    return result
+    const done = work()
+    if (done.changed) staged = stage(context)
+    return done.result
   })
   if (staged !== undefined) publish(context, staged)
   return result

@@ -72,7 +72,7 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
       return await collect(context, () => choose().driver, { wait: true, ...how })
     },
     collectIfDue: async (maxBytes) => {
-      const { collectIfDue } = await import('../gc/due.ts')
+      const { collectIfDue } = await import('../gc/collect.ts')
       return await collectIfDue(context, () => choose().driver, maxBytes)
     },
     pins: () => pinsOf(context),

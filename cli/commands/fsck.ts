@@ -64,8 +64,8 @@ well, 1 all problems were repaired, 4 some are left, 8 the check itself failed.`
 
 async function failure(error: unknown): Promise<number> {
   const { report } = await import('../report.ts')
-  const status = report(error, 'fsck')
-  return error instanceof Interrupted ? status : FAILED
+  const code = report(error, 'fsck')
+  return error instanceof Interrupted ? code : FAILED
 }
 
 /** A store that cannot be opened has one problem, until that is repaired. */
