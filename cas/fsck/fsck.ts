@@ -68,10 +68,10 @@ export async function fsck(parts: FsckParts, options: FsckOptions = {}): Promise
   const note = ({ findings }: Pass, repaired: boolean): void => {
     const imagesOf = affectedImages(parts.context, findings)
     for (const finding of findings) {
-      const { code, what, where, repair } = finding
+      const { code, what, where } = finding
       const key = `${code} ${where} ${what}`
       const images = problems.get(key)?.images ?? imagesOf(finding)
-      problems.set(key, { code, what, where, images, repair, repaired })
+      problems.set(key, { code, what, where, images, repair: finding.repair, repaired })
     }
   }
   note(first, repair)
