@@ -199,8 +199,8 @@ async function readOut(path: string): Promise<Map<DiffId, boolean>> {
     try {
       for await (const part of store.layers.tar(diffId)) hash.update(part)
     } catch (error) {
-      if (!(error instanceof TbuildError) || !['STORE_CORRUPT', 'LAYER_UNKNOWN'].includes(error.code))
-        throw error
+      const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+      if (!['STORE_CORRUPT', 'LAYER_UNKNOWN', 'ERR_OUT_OF_RANGE'].includes(code)) throw error
       read.set(diffId, false)
       continue
     }
@@ -301,6 +301,7 @@ function damagesOf(name: string): Damage[] {
     apply: (path) => apply(join(path, name)),
     lost,
   })
+  // The format's version among them: what is newer is left alone.
   const positions = [
     ...new Set(
       [0, 4, 20, 41, 60, 100, 1040, size / 4, size / 2, (size * 3) / 4, size - 9, size - 1].map(Math.floor),
@@ -321,11 +322,7 @@ function damagesOf(name: string): Damage[] {
     at('gone', (file) => rmSync(file)),
     at('zeros', (file) => writeFileSync(file, Buffer.alloc(size))),
     at('noise', (file) => writeFileSync(file, noise(size, 9))),
-    at(
-      'longer',
-      (file) => appendFileSync(file, noise(700, 8)),
-      !isIndex && !isTailNobodys && !name.endsWith('.recipe'),
-    ),
+    at('longer', (file) => appendFileSync(file, noise(700, 8)), !isIndex && !isTailNobodys),
   ]
 }
 
@@ -447,6 +444,10 @@ describe('each row of the index', () => {
     db.close()
     return rows
   }
+  const isCompressed = (row: Record<string, SQLOutputValue>): boolean => {
+    const head = readFileSync(join(template, 'blobs/sha256', String(row['digest']).slice(7))).subarray(0, 2)
+    return head.toString('hex') === '1f8b'
+  }
   const where = (row: Record<string, SQLOutputValue>): string =>
     Object.keys(row)
       .map((column) => `${column} IS ?`)
@@ -458,7 +459,8 @@ describe('each row of the index', () => {
       await tryAll(
         rowsOf(table).map((row, i) => ({
           name: `${table} ${i} removed`,
-          must: !UNSEEN.has(table),
+          // Of a compressed layer it is as if it had been collected.
+          must: !UNSEEN.has(table) && !(table === 'blobs' && isCompressed(row)),
           apply: (path) =>
             change(
               path,
@@ -479,7 +481,7 @@ describe('each row of the index', () => {
       const columns = Object.keys(rowsOf(table)[0] ?? {})
       await tryAll(
         rowsOf(table)
-          .slice(0, 3)
+          .slice(0, 2)
           .flatMap((row, i) =>
             columns.flatMap((column) =>
               others(row[column] ?? null).map((value) => ({
@@ -582,11 +584,7 @@ describe('a lost index', () => {
     const before = describeFiles(path)
     const opened = await openStore(path).then(
       async (store) => {
-        const { problems } = await store.fsck().catch((error: unknown) => {
-          if (error instanceof Error && 'code' in error && error.code === 'ERR_SQLITE_ERROR')
-            return { problems: [error] }
-          throw error
-        })
+        const { problems } = await store.fsck()
         await store[Symbol.asyncDispose]()
         return problems.length > 0 ? 'found' : 'fine'
       },
@@ -686,7 +684,12 @@ describe('a lost index', () => {
 function describeFiles(path: string): Record<string, string> {
   return Object.fromEntries(
     (readdirSync(path, { recursive: true }) as string[])
-      .filter((name) => statSync(join(path, name)).isFile() && !name.endsWith('-shm'))
+      .filter(
+        (name) =>
+          statSync(join(path, name)).isFile() &&
+          !name.endsWith('-shm') &&
+          !(name.endsWith('-wal') && statSync(join(path, name)).size === 0),
+      )
       .map((name) => [
         name,
         createHash('sha256')
@@ -846,7 +849,7 @@ describe('beside others', () => {
           const layer = await store.layers.write(async (writer) => {
             for (let file = 0; file < 5; file++) {
               const bytes = file < 2 ? Buffer.from('the same ' + file + ' ' + (n % 3)) : randomBytes(5000)
-              writer.entry({ path: 'f' + file, type: 'file', size: bytes.length, mode: 0o644, uid: 0, gid: 0, mtimeNs: 0n })
+              writer.entry({ path: 'f' + file, type: 'file', size: bytes.length, mode: 0o644, uid: 0, gid: 0, mtimeNs: 0n, xattrs: new Map() })
               writer.data(bytes)
             }
           })
@@ -884,7 +887,7 @@ describe('beside others', () => {
     const controller = new AbortController()
     controller.abort(new Error('enough'))
     await setTimeout(30)
-    const large = await addLayer(store, { large: noise(8_000_000, 7) })
+    const large = await addLayer(store, { large: randomBytes(8_000_000) })
     expect(large.size).toBeGreaterThan(8_000_000)
     await expect(store.fsck({ signal: controller.signal })).rejects.toThrow('enough')
   })

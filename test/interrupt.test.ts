@@ -4,6 +4,7 @@ import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { cgroupsOf, openWorkshop, type Workshop } from './support/build.ts'
 
 const TBUILD = [join(import.meta.dirname, '../cli/index.ts')]
@@ -90,8 +91,19 @@ test('kill -9: no process and no mount is left at once; the next command cleans 
   expect(cgroupsOf(scope)).toEqual([])
 })
 
+function isRecorded(title: string): boolean {
+  const db = new DatabaseSync(join(store, 'index.db'), { readOnly: true, timeout: 10_000 })
+  try {
+    return db.prepare('SELECT 1 FROM steps WHERE title = ?').get(title) !== undefined
+  } finally {
+    db.close()
+  }
+}
+
 test('kill -9: the steps that were done are kept', async () => {
   const child = await buildThatSleeps(7004)
+  // It is recorded behind the build, a moment after the next step has begun.
+  while (!isRecorded('RUN echo 7004 > /kept')) await setTimeout(10)
   child.kill('SIGKILL')
   await ended(child)
   const context = shop.context({ Dockerfile: 'FROM base\nRUN echo 7004 > /kept\n' })

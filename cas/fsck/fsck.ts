@@ -9,7 +9,7 @@
 import { recipeDigests } from '../recipe/read.ts'
 import type { Driver } from '../drivers/types.ts'
 import { TbuildError } from '../../errors.ts'
-import type { BlobDigest, DiffId } from '../oci.ts'
+import type { DiffId } from '../oci.ts'
 import type { StoreContext } from '../store/context.ts'
 import { recipePath } from '../store/paths.ts'
 import type { BlobStore, LayerStore } from '../store/types.ts'
@@ -20,7 +20,7 @@ import { checkLayers } from './layers.ts'
 import { checkLeases, findLeftovers } from './leftovers.ts'
 import { gatherPlaces } from './places.ts'
 import { restoreLayer } from './restore.ts'
-import { checkRows, VALID } from './rows.ts'
+import { checkRows, indexDamage, VALID } from './rows.ts'
 import { checkSegments, checkSidecars } from './segments.ts'
 import type { Finding, FsckOptions, FsckProblem, FsckReport, Pass } from './types.ts'
 
@@ -66,7 +66,8 @@ export async function fsck(parts: FsckParts, options: FsckOptions = {}): Promise
   await check(first)
   const problems = new Map<string, FsckProblem>()
   const note = ({ findings }: Pass, repaired: boolean): void => {
-    const imagesOf = affectedImages(parts.context, findings)
+    const isReadable = !findings.some(({ code }) => code === 'INDEX_DAMAGED')
+    const imagesOf = isReadable ? affectedImages(parts.context, findings) : () => []
     for (const finding of findings) {
       const { code, what, where } = finding
       const key = `${code} ${where} ${what}`
@@ -86,17 +87,17 @@ export async function fsck(parts: FsckParts, options: FsckOptions = {}): Promise
     // What is still there after all that was not mended.
     note(pass, false)
   }
-  const leftovers = await findLeftovers(startPass(true))
-  const count = (table: string): number => Number(db.get(`SELECT count(*) AS n FROM ${table}`)?.['n'])
+  const isReadable = ![...problems.values()].some(({ code }) => code === 'INDEX_DAMAGED')
+  const leftovers = isReadable ? await findLeftovers(startPass(true)) : []
+  const sum = (sql: string): number => (isReadable ? Number(db.get(sql)?.['n']) : 0)
+  const count = (table: string): number => sum(`SELECT count(*) AS n FROM ${table}`)
   return {
     problems: [...problems.values()],
     leftovers,
     lost: [...lost].toSorted(),
     counts: {
       contents: count('contents'),
-      bytes: Number(
-        db.get(`SELECT CAST(total(size) AS REAL) AS n FROM contents WHERE ${VALID.contents.rule}`)?.['n'],
-      ),
+      bytes: sum(`SELECT total(size) AS n FROM contents WHERE ${VALID.contents.rule}`),
       layers: count('layers'),
       images: count('images'),
       blobs: count('blobs'),
@@ -105,7 +106,28 @@ export async function fsck(parts: FsckParts, options: FsckOptions = {}): Promise
   }
 }
 
+/** Where the index cannot be read, what it says of the rest cannot be checked. */
 async function check(pass: Pass): Promise<void> {
+  try {
+    await checkAll(pass)
+  } catch (error) {
+    const why = indexError(error)
+    if (why === undefined) throw error
+    const isKnown = pass.findings.some(({ code }) => code === 'INDEX_DAMAGED')
+    if (!isKnown) pass.findings.push(indexDamage(why))
+  }
+}
+
+/** SQLITE_ERROR: no such table or column. */
+const SQLITE_ERROR = 1
+
+function indexError(error: unknown): string | undefined {
+  if (error instanceof TbuildError) return error.code === 'STORE_CORRUPT' ? error.message : undefined
+  const isSql = error instanceof Error && 'errcode' in error && error.errcode === SQLITE_ERROR
+  return isSql ? `The index cannot be asked: ${error.message}.` : undefined
+}
+
+async function checkAll(pass: Pass): Promise<void> {
   checkRows(pass)
   gatherPlaces(pass.context.db, VALID.contents.rule)
   const ends = await checkSegments(pass)
@@ -150,7 +172,7 @@ function affectedImages(context: StoreContext, findings: readonly Finding[]): (f
         for (const image of imagesOfLayer(diffId as DiffId)) images.add(image)
     }
     const names = [...images].flatMap((image) => {
-      const found = column('SELECT name FROM names WHERE manifest = ?', image as BlobDigest)
+      const found = column('SELECT name FROM names WHERE manifest = ?', image)
       return found.length === 0 ? [image] : found
     })
     return names.toSorted()

@@ -1,3 +1,4 @@
+/* oxlint-disable typescript/consistent-return */
 /** Every layer: its recipe, the contents that it names, the tar that comes out, the index image that is mounted. */
 import { readdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,3 +1,4 @@
+/* oxlint-disable typescript/unbound-method, typescript/no-base-to-string */
 /**
  * Makes the index anew where it is lost, damaged, or older than what else is in the store. All that the store holds tells what it is: contents by the
  * segments' sidecars, layers by their recipes, blobs by their names, images by their manifests, names by names.json. Nothing is believed unread. What only

@@ -73,18 +73,22 @@ export function databaseDamage(db: Database, quick: boolean): string[] {
 
 export function checkRows({ context: { db }, quick, findings }: Pass): void {
   for (const line of databaseDamage(db, quick)) {
-    findings.push({
-      code: 'INDEX_DAMAGED',
-      what: `SQLite finds the index damaged: ${line}.`,
-      where: 'index.db',
-      repair: 'make the index anew from the files of the store (tbuild fsck --repair does it first)',
-      affects: {},
-    })
+    findings.push(indexDamage(`SQLite finds the index damaged: ${line}.`))
   }
   for (const [table, { key, rule }] of Object.entries(VALID)) {
     for (const row of db.all(`SELECT CAST(${key} AS TEXT) AS key FROM ${table} WHERE NOT (${rule})`)) {
       findings.push(invalid(db, table as TableName, String(row['key'])))
     }
+  }
+}
+
+export function indexDamage(what: string): Finding {
+  return {
+    code: 'INDEX_DAMAGED',
+    what,
+    where: 'index.db',
+    repair: 'make the index anew from the files of the store (tbuild fsck --repair does it first)',
+    affects: {},
   }
 }
 

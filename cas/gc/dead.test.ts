@@ -1,3 +1,4 @@
+/* oxlint-disable unicorn/consistent-function-scoping */
 import { expect, test } from '@jest/globals'
 import * as fc from 'fast-check'
 import { regionsOf, type DeadPlace } from './dead.ts'

@@ -21,6 +21,7 @@ interface Block {
 
 /** A literal of 1 MiB and what else a block holds; more is no block of ours. */
 const MOST_BYTES = 64 * 1024 * 1024
+const NOTHING = Buffer.alloc(BLOCK_HEADER)
 
 export function* readRecipe(path: string): Generator<Operation, void, undefined> {
   let total = 0
@@ -52,7 +53,10 @@ function* eachBlock<T>(
     for (;;) {
       const head = read(path, fd, BLOCK_HEADER)
       const packedBytes = head.readUInt32LE(0)
-      if (packedBytes === 0) break
+      if (packedBytes === 0) {
+        if (!head.equals(NOTHING)) throw corrupt(path)
+        break
+      }
       const [runs, operationBytes, literalBytes] = [
         head.readUInt32LE(4),
         head.readUInt32LE(8),
@@ -64,7 +68,9 @@ function* eachBlock<T>(
       if (crc32(packed, crc32(digests)) !== head.readUInt32LE(16)) throw corrupt(path)
       yield* visit({ operationBytes, literalBytes, digests, packed })
     }
-    return Number(read(path, fd, 8).readBigUInt64LE())
+    const length = Number(read(path, fd, 8).readBigUInt64LE())
+    if (readSync(fd, Buffer.alloc(1), 0, 1, null) > 0) throw corrupt(path)
+    return length
   } finally {
     closeSync(fd)
   }

@@ -254,6 +254,8 @@ class Incoming {
   stored(digest: Uint8Array, reader: ContentReader): boolean {
     const content = this.#contents.find(digest)
     if (content === undefined) return false
+    // It may have been written by this very ingest.
+    this.#contents.flush()
     const { list } = this.#contents
     const size = list.size(content)
     const bytes = (scratch ??= Buffer.allocUnsafeSlow(PART))

@@ -164,6 +164,7 @@ export function createLayerStore(
   }
 
   const ingestUpper = async (layers: readonly Layer[], upper: Upper, signal: AbortSignal | undefined) => {
+    signal?.throwIfAborted()
     await using lower = await mount(layers)
     return await ingest(undefined, async (contents, recipe) => {
       const entries = startEntryIngest({ contents, recipe }, contents.reader ?? context.reader())

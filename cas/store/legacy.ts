@@ -26,7 +26,8 @@ export async function convertLegacy(context: StoreContext, layers: LayerStore): 
         try {
           await layers.ingestTar(streamVerified(tar, diffId), { expected: diffId })
         } catch (error) {
-          if (!(error instanceof TbuildError) || error.code !== 'STORE_CORRUPT') throw error
+          // Damage may make it no tar before it is seen to have another digest.
+          if (!(error instanceof TbuildError)) throw error
         }
       }
       db.durably(() => db.run('DELETE FROM legacy WHERE diff_id = ?', diffId))

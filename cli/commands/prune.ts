@@ -22,7 +22,7 @@ that is not enough, what holds the rest is listed.`,
     all: {
       kind: 'flag',
       short: 'a',
-      help: 'Also compressed layers to be pulled again, and (--keep-storage) unnamed images',
+      help: 'Also layers to be pulled again, and (--keep-storage) unnamed images',
     },
     filter: { kind: 'list', value: 'until=AGE', help: 'Only what was last used before, e.g. until=24h' },
     'keep-storage': { kind: 'value', value: 'SIZE', help: 'Most that the store may take, e.g. 20g' },

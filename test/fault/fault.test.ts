@@ -1,3 +1,4 @@
+/* oxlint-disable no-unused-vars */
 /** The harness finds planted bugs and nothing else; and a short seeded run of it on the layer store. */
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { mkdirSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'

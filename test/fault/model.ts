@@ -1,3 +1,4 @@
+/* oxlint-disable typescript/consistent-return */
 /**
  * A file system in memory that knows what of it is durable. It follows a recording; at any point it tells the tree as a process would see it, which is what a
  * kill -9 leaves (the page cache survives), and keeps what is needed to tell what a power cut may leave (power-cut.ts):

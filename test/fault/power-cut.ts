@@ -1,3 +1,4 @@
+/* oxlint-disable prefer-const */
 /**
  * What a power cut may leave of a file system at some point (model.ts), one of very many possibilities, chosen by a seed.
  *

@@ -1,3 +1,4 @@
+/* oxlint-disable no-shadow */
 /**
  * A store of a page, to test the harness on: objects named for what is in them, and a file of records `NAME DIGEST CHECK` that says which are there. Right as
  * it stands; with `?bug=...` behind the module's name it has one of the bugs that the harness is there to find.

@@ -1,3 +1,4 @@
+/* oxlint-disable typescript/no-unnecessary-type-conversion */
 /**
  * A recording must be complete: what the model has at its end is what is on the disk. A call that the tracer does not know would show here. The only thing left out is
  * SQLite's shared memory.

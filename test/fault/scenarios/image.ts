@@ -1,3 +1,4 @@
+/* oxlint-disable unicorn/consistent-function-scoping */
 /** Names of images: given, taken over, taken away; and images themselves. */
 import { openStore } from '../../../cas/index.ts'
 import { checkStore, imageKey } from '../check.ts'
