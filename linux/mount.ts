@@ -42,7 +42,7 @@ export interface OverlaySpec {
   readonly lowers: readonly number[]
   /**
    * A directory that is not shown: the lowers' files may have their data in it, when they are empty and have the attributes `trusted.overlay.metacopy` and
-   * `trusted.overlay.redirect`, a path in it. Kernel 6.16 and later: earlier ones want metacopy=on for it, which an upper must not have (EINVAL).
+   * `trusted.overlay.redirect`, a path in it. Kernel 6.15 and later, else EINVAL.
    */
   readonly data?: number | undefined
   /** Both on one file system, on which the work directory is empty. */
@@ -55,11 +55,39 @@ export interface OverlaySpec {
  * @returns a descriptor of the mount, close-on-exec
  */
 export function mountOverlay(spec: OverlaySpec): number {
+  const { data, lowers, upper } = spec
+  if (data === undefined) return mountPlain(spec)
+  const shown = mountWithData(lowers, data)
+  if (upper === undefined) return shown
+  try {
+    return mountPlain({ lowers: [shown], upper })
+  } finally {
+    closeSync(shown)
+  }
+}
+
+/**
+ * Read-only, with an upper in a mount of its own above it: that data is elsewhere goes with metacopy=on only (6.18 with `off`: EPERM for whatever is
+ * not in the bottommost layer), which would leave uppers whose files have their data elsewhere, too.
+ */
+function mountWithData(lowers: readonly number[], data: number): number {
+  const fs = fsopen('overlay')
+  try {
+    setString(fs, 'source', 'tbuild')
+    if (!setLayersByDescriptor(fs, { lowers, data }))
+      throw new SysError('fsconfig', EINVAL, 'overlay datadir+')
+    setStrings(fs, { redirect_dir: 'on', metacopy: 'on', index: 'off', xino: 'off' })
+    return finish(fs, 'overlay')
+  } finally {
+    closeSync(fs)
+  }
+}
+
+function mountPlain(spec: OverlaySpec): number {
   const fs = fsopen('overlay')
   try {
     setString(fs, 'source', 'tbuild')
     const byDescriptor = setLayersByDescriptor(fs, spec)
-    if (!byDescriptor && spec.data !== undefined) throw new SysError('fsconfig', EINVAL, 'overlay datadir+')
     if (!byDescriptor) return mountOverlayByName(spec)
     setOverlayOptions(fs, spec)
     return finish(fs, 'overlay')
@@ -69,14 +97,7 @@ export function mountOverlay(spec: OverlaySpec): number {
 }
 
 function setOverlayOptions(fs: number, spec: OverlaySpec): void {
-  for (const [key, value] of [
-    ['redirect_dir', 'nofollow'],
-    ['metacopy', 'off'],
-    ['index', 'off'],
-    ['xino', 'off'],
-  ] as const) {
-    setString(fs, key, value)
-  }
+  setStrings(fs, { redirect_dir: 'nofollow', metacopy: 'off', index: 'off', xino: 'off' })
   if (spec.upper !== undefined) config(fs, FSCONFIG_SET_FLAG, 'volatile', null, 0)
 }
 
@@ -260,6 +281,10 @@ function fsopen(type: string): number {
 
 function setString(fs: number, key: string, value: Path): void {
   config(fs, FSCONFIG_SET_STRING, key, cstring(value), 0)
+}
+
+function setStrings(fs: number, options: Readonly<Record<string, string>>): void {
+  for (const [key, value] of Object.entries(options)) setString(fs, key, value)
 }
 
 function config(fs: number, command: number, key: string | null, value: Buffer | null, aux: number): void {

@@ -108,11 +108,11 @@ function tryErofs(directory: string): void {
   }
 }
 
-/** A file whose data is elsewhere, and an upper that it could be copied up to. */
+/** A file whose data is elsewhere, not in the bottommost layer, and an upper that it could be copied up to. */
 function tryObjects(context: StoreContext, directory: string): void {
   const opened = new Map<string, number>()
   try {
-    for (const name of ['data', 'lower', 'upper', 'work']) {
+    for (const name of ['data', 'lower', 'bottom', 'upper', 'work']) {
       mkdirSync(join(directory, name))
       opened.set(name, context.openDirectory(join(directory, name)))
     }
@@ -124,7 +124,7 @@ function tryObjects(context: StoreContext, directory: string): void {
     setXattr(file, 'trusted.overlay.redirect', Buffer.from('/object'))
     const fd = (name: string): number => opened.get(name) ?? -1
     const upper = { upper: fd('upper'), work: fd('work') }
-    const mount = mountOverlay({ lowers: [fd('lower')], data: fd('data'), upper })
+    const mount = mountOverlay({ lowers: [fd('lower'), fd('bottom')], data: fd('data'), upper })
     opened.set('mount', mount)
     const found = readFileSync(`/proc/self/fd/${mount}/file`, 'utf8')
     if (found !== text) throw new SysError('read', EIO, 'the data was not found')

@@ -1,6 +1,6 @@
 /**
  * The `objects` driver: each content is a file, and a layer a directory of empty files that name it (`metadata-tree.ts`), so that overlayfs shows one
- * with the data of the other. For file systems that back no EROFS mount, and kernels without EROFS; Linux 6.16 and later.
+ * with the data of the other. For file systems that back no EROFS mount, and kernels without EROFS; Linux 6.15 and later.
  */
 import { closeSync } from 'node:fs'
 import type { ContentList } from '../contents/list.ts'
