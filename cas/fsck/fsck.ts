@@ -123,8 +123,9 @@ const SQLITE_ERROR = 1
 
 function indexError(error: unknown): string | undefined {
   if (error instanceof TbuildError) return error.code === 'STORE_CORRUPT' ? error.message : undefined
-  const isSql = error instanceof Error && 'errcode' in error && error.errcode === SQLITE_ERROR
-  return isSql ? `The index cannot be asked: ${error.message}.` : undefined
+  if (typeof error !== 'object' || error === null || !('errcode' in error) || !('message' in error))
+    return undefined
+  return error.errcode === SQLITE_ERROR ? `The index cannot be asked: ${String(error.message)}.` : undefined
 }
 
 async function checkAll(pass: Pass): Promise<void> {

@@ -174,8 +174,9 @@ function examineImage(pass: Pass, diffId: DiffId, name: string, layer: ReadLayer
 /** Ours, the system's, or the database's; anything else is a bug of this check. */
 function reason(error: unknown): string {
   if (error instanceof TbuildError) return error.message
-  if (error instanceof Error && 'code' in error && ('errno' in error || error.code === 'ERR_OUT_OF_RANGE'))
-    return `${error.message}.`
+  if (typeof error === 'object' && error !== null && 'code' in error && 'message' in error) {
+    if ('errno' in error || error.code === 'ERR_OUT_OF_RANGE') return `${String(error.message)}.`
+  }
   throw error
 }
 
