@@ -1,0 +1,112 @@
+/** Each driver against the store's contract, and what is particular to one. */
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { spawn } from 'node:child_process'
+import { lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { DRIVER_NAMES, openStore } from '../cas/index.ts'
+import { testDriver } from '../cas/drivers/contract.ts'
+import { archiveOf } from '../cas/tar/testing.ts'
+
+const CLI = join(import.meta.dirname, '../cli/index.ts')
+
+for (const driver of DRIVER_NAMES) testDriver(driver, (path) => openStore(path, { driver }))
+
+let path: string
+beforeEach(() => {
+  path = mkdtempSync(join(tmpdir(), 'tbuild-drivers-'))
+})
+afterEach(() => rmSync(path, { recursive: true, force: true }))
+
+async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
+  yield bytes
+}
+const archive = archiveOf({ path: 'a', contents: 'contents '.repeat(1000) })
+
+describe('the choice of a driver', () => {
+  test('is erofs on this machine', async () => {
+    await using store = await openStore(path)
+    expect([store.layers.driver, store.layers.driverReason]).toEqual([
+      'erofs',
+      'EROFS images mount from files here',
+    ])
+  })
+
+  test.each([
+    ['objects', ['erofs', 'copy'], 'objects', 'the store keeps each content in a file'],
+    ['erofs', ['objects'], 'erofs', 'EROFS images mount from files here'],
+    ['copy', ['objects'], 'erofs', 'EROFS images mount from files here'],
+  ] as const)(
+    'the first ingest, with %s, decides how contents are kept',
+    async (first, misfits, found, reason) => {
+      {
+        await using store = await openStore(path, { driver: first })
+        await store.layers.ingestTar(once(archive))
+      }
+      for (const driver of misfits) {
+        await using store = await openStore(path, { driver })
+        await expect(store.layers.ingestTar(once(archiveOf({ path: 'b' })))).rejects.toMatchObject({
+          code: 'DRIVER_UNUSABLE',
+        })
+      }
+      await using store = await openStore(path)
+      expect([store.layers.driver, store.layers.driverReason]).toEqual([found, reason])
+    },
+  )
+
+  test('what one driver for segments has stored, the other mounts', async () => {
+    for (const drivers of [
+      ['copy', 'erofs'],
+      ['erofs', 'copy'],
+    ] as const) {
+      const directory = join(path, drivers.join('-'))
+      for (const driver of drivers) {
+        await using store = await openStore(directory, { driver })
+        const { diffId } = await store.layers.ingestTar(once(archive))
+        await using root = await store.layers.mount([store.layers.open(diffId)])
+        expect(readFileSync(`/proc/self/fd/${root.fd}/a`, 'utf8')).toBe('contents '.repeat(1000))
+      }
+    }
+  })
+})
+
+test('objects: a layer as a directory holds no data, and objects have one place', async () => {
+  await using store = await openStore(path, { driver: 'objects' })
+  const { diffId } = await store.layers.ingestTar(once(archive))
+  await using _ = await store.layers.mount([store.layers.open(diffId)])
+  const [tree = ''] = readdirSync(join(path, 'trees'))
+  const { size } = lstatSync(join(path, 'trees', tree, 'a'))
+  expect(size).toBe(9000)
+  expect(readFileSync(join(path, 'trees', tree, 'a')).equals(Buffer.alloc(9000))).toBe(true)
+  const objects = readdirSync(join(path, 'objects'), { recursive: true, encoding: 'utf8' })
+  expect(objects.filter((name) => /^[0-9a-f]{2}\/[0-9a-f]{62}$/.test(name))).toHaveLength(1)
+  expect(readdirSync(join(path, 'segments'))).toEqual([])
+})
+
+test.each(DRIVER_NAMES)('%s: processes import the same at once, and each image is whole', async (driver) => {
+  const tars = Array.from({ length: 4 }, (_, i) => {
+    const file = join(path, `${i}.tar`)
+    const shared = Array.from({ length: 300 }, (_x, j) => ({ path: `f${j}`, contents: `${j} `.repeat(200) }))
+    writeFileSync(file, archiveOf(...shared, { path: 'own', contents: `${i % 2}` }))
+    return file
+  })
+  const store = join(path, 'store')
+  const exits = await Promise.all(
+    tars.map(
+      (tar, i) =>
+        new Promise((resolve) => {
+          const args = ['import', '--store', store, '--driver', driver, tar, `image${i}`]
+          spawn(process.execPath, [CLI, ...args], { stdio: 'ignore' }).once('exit', resolve)
+        }),
+    ),
+  )
+  expect(exits).toEqual([0, 0, 0, 0])
+  await using opened = await openStore(store, { driver })
+  for (const image of opened.images.list()) {
+    await using root = await opened.layers.mount(
+      image.config.rootfs.diff_ids.map((diffId) => opened.layers.open(diffId)),
+    )
+    expect(readFileSync(`/proc/self/fd/${root.fd}/f299`, 'utf8')).toBe('299 '.repeat(200))
+  }
+  expect(opened.images.list()).toHaveLength(4)
+})
