@@ -1,0 +1,140 @@
+import * as fc from 'fast-check'
+import { expect, test } from '@jest/globals'
+import { LayerTree } from '../layer/tree.ts'
+import { describeMount, describeTree, imageBytes, mountTree, scratch, TreeBuilder } from './testing.ts'
+
+interface Step {
+  /** Among the directories so far. */
+  readonly parent: number
+  readonly name: string
+  readonly type: 'file' | 'directory' | 'symlink' | 'char' | 'block' | 'fifo' | 'whiteout' | 'link' | 'unlink'
+  readonly mode: number
+  readonly owner: readonly [uid: number, gid: number]
+  readonly mtimeNs: bigint
+  readonly xattrs: readonly (readonly [name: string, value: Buffer])[]
+  readonly device: readonly [major: number, minor: number]
+  readonly target: string
+  /** Of a file: how far each piece is from the one before and how long it is, in blocks; the last one's odd bytes. */
+  readonly pieces: readonly (readonly [gap: number, blocks: number])[]
+  readonly odd: number
+  readonly opaque: boolean
+}
+
+const byte = fc.integer({ min: 1, max: 255 }).filter((code) => code !== 0x2f)
+const text = (minLength: number, maxLength: number): fc.Arbitrary<string> =>
+  fc.array(byte, { minLength, maxLength, size: 'max' }).map((codes) => String.fromCharCode(...codes))
+const name = fc
+  .oneof(
+    text(1, 3),
+    text(1, 40),
+    text(200, 255),
+    fc.constantFrom('!', '-', '.-', '...', '..a', '.a', '\u00ff', 'a', 'b', 'c'),
+  )
+  .filter((value) => value !== '.' && value !== '..')
+const buffer = (maxLength: number): fc.Arbitrary<Buffer> =>
+  fc.uint8Array({ maxLength, size: 'max' }).map((bytes) => Buffer.from(bytes))
+const attribute = fc.tuple(
+  fc.constantFrom('user.a', 'user.b', 'trusted.c', 'security.d', `user.${'n'.repeat(200)}`),
+  fc.oneof(fc.constant(Buffer.from('often')), buffer(10), buffer(600)),
+)
+const step: fc.Arbitrary<Step> = fc.record({
+  parent: fc.nat(),
+  name,
+  type: fc.constantFrom(
+    ...(['file', 'file', 'file', 'directory', 'directory', 'symlink', 'symlink'] as const),
+    ...(['char', 'block', 'fifo', 'whiteout', 'link', 'unlink'] as const),
+  ),
+  mode: fc.integer({ min: 0, max: 0o7777 }),
+  owner: fc.tuple(fc.integer({ min: 0, max: 0xffff_fffe }), fc.integer({ min: 0, max: 0xffff_fffe })),
+  mtimeNs: fc.bigInt({ min: -(2n ** 62n), max: 2n ** 62n }),
+  xattrs: fc.oneof({ arbitrary: fc.constant([]), weight: 2 }, fc.array(attribute, { maxLength: 4 })),
+  device: fc.tuple(fc.integer({ min: 1, max: 0xfff }), fc.integer({ min: 0, max: 0xf_ffff })),
+  target: fc.oneof(text(1, 30), text(400, 700), text(1000, 4095)),
+  pieces: fc.array(fc.tuple(fc.nat(20), fc.nat(5)), { maxLength: 4 }),
+  odd: fc.nat(511),
+  opaque: fc.boolean(),
+})
+
+function build(steps: readonly Step[]): TreeBuilder {
+  const built = new TreeBuilder()
+  const directories = [LayerTree.ROOT]
+  const others: number[] = []
+  for (const { parent, name: as, type, target, device, pieces, odd, opaque, ...more } of steps) {
+    const alive = directories.filter((inode) => built.tree.links(inode) > 0)
+    const directory = alive[parent % alive.length] ?? LayerTree.ROOT
+    if (type === 'unlink') {
+      const children = built.tree.children(directory)
+      const child = children[odd % children.length]
+      if (child !== undefined) built.tree.unlink(directory, child[0])
+      continue
+    }
+    if (built.tree.lookup(directory, as) !== undefined) continue
+    const { mode, owner, mtimeNs } = more
+    const attributes = { mode, uid: owner[0], gid: owner[1], mtimeNs }
+    // The kernel keeps user.* from what is neither a file nor a directory, and gives it to nobody.
+    const keepsUser = type === 'file' || type === 'directory'
+    const xattrs = new Map(more.xattrs.filter(([key]) => keepsUser || !key.startsWith('user.')))
+    if (type === 'link') {
+      const linked = others.filter((inode) => built.tree.links(inode) > 0)
+      const inode = linked[odd % linked.length]
+      if (inode !== undefined) built.tree.link(directory, as, inode)
+    } else if (type === 'directory') {
+      const inode = built.directory(directory, as, { ...attributes, xattrs })
+      if (opaque) built.tree.setOpaque(inode)
+      directories.push(inode)
+    } else if (type === 'file') {
+      others.push(
+        built.file(directory, as, spans(pieces, odd), {
+          ...attributes,
+          xattrs,
+          ...sizeOf(pieces, odd, opaque),
+        }),
+      )
+    } else {
+      const [major, minor] = device
+      others.push(
+        built.add(directory, as, {
+          ...attributes,
+          xattrs,
+          type,
+          ...(type === 'symlink' ? { target } : { major, minor }),
+        }),
+      )
+    }
+  }
+  return built
+}
+
+function spans(pieces: Step['pieces'], odd: number): [offset: number, bytes: Buffer][] {
+  let offset = 0
+  return pieces.map(([gap, blocks], i) => {
+    const start = offset + gap * 512
+    const length = blocks * 512 + (i === pieces.length - 1 ? odd : 0)
+    offset = start + length
+    return [start, Buffer.alloc(length, `${i} of ${pieces.length}, ${odd} `)]
+  })
+}
+
+/** Some end with a hole, for which the last piece must be whole blocks. */
+function sizeOf(pieces: Step['pieces'], odd: number, hole: boolean): { readonly size?: number } {
+  const end = pieces.reduce((sum, [gap, blocks]) => sum + (gap + blocks) * 512, 0)
+  return hole && (odd === 0 || pieces.length === 0) ? { size: end + 70_001 } : {}
+}
+
+test('any tree is the same tree through a mount, and equal ones are equal bytes', () => {
+  using base = scratch()
+  fc.assert(
+    fc.property(
+      fc.array(step, { maxLength: 80, size: 'max' }),
+      fc.integer({ min: 1, max: 4 }),
+      (steps, devices) => {
+        const built = build(steps)
+        using image = mountTree(base, built, devices)
+        expect(describeMount(image.root)).toEqual(describeTree(built))
+        const options = { devices: [{ blocks: 1 }], locate: () => ({ device: 1, block: 0 }) }
+        expect(imageBytes(build(steps).tree, options).equals(imageBytes(built.tree, options))).toBe(true)
+      },
+    ),
+    { numRuns: 120 },
+  )
+})
