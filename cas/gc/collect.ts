@@ -17,7 +17,7 @@ import type { StoreContext } from '../store/context.ts'
 import type { PruneOptions, PruneReport } from '../store/types.ts'
 import { allocatedBytes, removeAll } from './allocated.ts'
 import { chooseVictims, compact } from './compact.ts'
-import { dueBytes, remember } from './due.ts'
+import { remember } from './due.ts'
 import { freeDead, wouldFree } from './free.ts'
 import { lockCollection, olderIngestsEnded, type Waiting } from './lock.ts'
 import { Marks } from './marks.ts'
@@ -211,16 +211,4 @@ async function shrinkIndex({ db }: StoreContext): Promise<void> {
     // No room for it, or somebody reads: next time.
     if (!isErrno(error, 'ERR_SQLITE_ERROR')) throw error
   }
-}
-
-/** `undefined` when it was not due. Waits for nobody. */
-export async function collectIfDue(
-  context: StoreContext,
-  driver: () => Driver,
-  maxBytes: number | undefined,
-): Promise<PruneReport | undefined> {
-  const keepBytes = dueBytes(context, maxBytes)
-  return keepBytes === undefined
-    ? undefined
-    : await collect(context, driver, { all: true, keepBytes, wait: false })
 }

@@ -16,6 +16,7 @@ import { storePaths, type StorePaths } from './paths.ts'
 import { keptSequence, namesSequence } from './names.ts'
 import { openStatCache } from '../stat-cache/stat-cache.ts'
 import { createStepCache } from './steps.ts'
+import { dueBytes } from '../gc/due.ts'
 import { pinsOf } from '../gc/pins.ts'
 import { createUsage } from '../gc/usage.ts'
 import type { Store } from './types.ts'
@@ -72,8 +73,11 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
       return await collect(context, () => choose().driver, { wait: true, ...how })
     },
     collectIfDue: async (maxBytes) => {
-      const { collectIfDue } = await import('../gc/collect.ts')
-      return await collectIfDue(context, () => choose().driver, maxBytes)
+      // What it takes to find out is loaded; the rest is when it is due.
+      const keepBytes = dueBytes(context, maxBytes)
+      if (keepBytes === undefined) return undefined
+      const { collect } = await import('../gc/collect.ts')
+      return await collect(context, () => choose().driver, { all: true, keepBytes, wait: false })
     },
     pins: () => pinsOf(context),
     fsck: async (how) =>

@@ -17,6 +17,7 @@ import { checkPlatform } from '../platform.ts'
 import { PROGRESS_MODES, createProgress, type ProgressMode } from '../progress/index.ts'
 import { parseOutput, takesStdout, type Output } from '../outputs/parse.ts'
 import { sourceDateEpoch } from '../source-date-epoch.ts'
+import { collectIfDue } from '../collect.ts'
 import { openChosenStore } from '../store.ts'
 
 export const build = defineCommand({
@@ -54,7 +55,9 @@ SOURCE_DATE_EPOCH, from the environment or as a build argument, fixes the image'
         const tags = after.annotations.size === 0 ? after.names : []
         const built = await buildImage({ ...request, tags, signal }, store, progress.observe)
         progress.finish()
-        return { ...built, ...(after.isNothing ? {} : await finish(store, built, after, signal)) }
+        const finished = after.isNothing ? {} : await finish(store, built, after, signal)
+        await collectIfDue(store)
+        return { ...built, ...finished }
       } finally {
         progress.finish()
       }

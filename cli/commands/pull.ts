@@ -1,6 +1,7 @@
 import { pullImage } from '../../builder/index.ts'
 import { openRegistry, parseReference } from '../../registry/index.ts'
 import { STORE_OPTION, defineCommand } from '../arguments/types.ts'
+import { collectIfDue } from '../collect.ts'
 import { familiarName } from '../images.ts'
 import { interruptible } from '../interrupt.ts'
 import { out } from '../output.ts'
@@ -37,7 +38,11 @@ export const pull = defineCommand({
         await using store = await openChosenStore(options)
         await using registry = await openRegistry(reference, registryOptions(options, signal))
         const { observe } = progress
-        return await pullImage(store, registry, reference, { platform, signal, observe, refetchBlobs: true })
+        const how = { platform, signal, observe, refetchBlobs: true }
+        const pulled = await pullImage(store, registry, reference, how)
+        progress.finish()
+        await collectIfDue(store)
+        return pulled
       } finally {
         progress.finish()
       }
