@@ -10,6 +10,8 @@ for (const [name, number] of Object.entries(constants.errno)) {
 names.set(constants.errno.EAGAIN, 'EAGAIN')
 names.set(constants.errno.EOPNOTSUPP, 'EOPNOTSUPP')
 names.set(117, 'EUCLEAN')
+// Of which Node knows nothing.
+names.set(15, 'ENOTBLK')
 
 export function errnoName(errno: number): string {
   return names.get(errno) ?? `E${errno}`

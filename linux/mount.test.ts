@@ -17,6 +17,8 @@ import { join } from 'node:path'
 import { describe, expect, test } from '@jest/globals'
 import {
   AT_FDCWD,
+  fileSystemUuid,
+  mountErofs,
   mountOverlay,
   mountTmpfs,
   MOUNT_ATTR_NODEV,
@@ -32,7 +34,9 @@ import { scratch, type Scratch } from './testing.ts'
 
 const withCode = (code: string): unknown => expect.objectContaining({ code })
 const [major = 0, minor = 0] = release().split('.').map(Number)
-const byDescriptor = major > 6 || (major === 6 && minor >= 13)
+/** Of kernel 6. */
+const since = (least: number): boolean => major > 6 || (major === 6 && minor >= least)
+const byDescriptor = since(13)
 const mountTable = (): string => readFileSync('/proc/self/mountinfo', 'utf8')
 
 /** A directory that holds files of these names, whose contents are its own name; open, for the caller to close. */
@@ -199,4 +203,34 @@ test('a detached mount can be given a place', () => {
     execFileSync('umount', [place])
   }
   expect(existsSync(join(place, 'f'))).toBe(false)
+})
+
+// What is in an image, and that its UUID is the mount's: cas/erofs.
+test('a file that is no EROFS image, and one where none can be mounted, are refused; no descriptor is left', () => {
+  using base = scratch()
+  const tmpfs = mountTmpfs({})
+  const before = readdirSync('/proc/self/fd').length
+  for (const [place, code] of [
+    [base.path, 'EINVAL'],
+    [`/proc/self/fd/${tmpfs}`, 'ENOTBLK'],
+  ] as const) {
+    writeFileSync(join(place, 'image'), Buffer.alloc(4096))
+    const image = openSync(join(place, 'image'), 'r')
+    expect(() => mountErofs(image, [])).toThrow(since(12) ? withCode(code) : SysError)
+    close(image)
+  }
+  expect(readdirSync('/proc/self/fd')).toHaveLength(before)
+  close(tmpfs)
+})
+
+test('file systems are told apart by their UUIDs; one that has none is no error', () => {
+  const [one, other] = [mountTmpfs({}), mountTmpfs({})]
+  const uuids = [one, one, other].map((mount) => fileSystemUuid(mount)?.toString('hex'))
+  expect(uuids.map((uuid) => uuid?.length)).toEqual(
+    since(9) ? [32, 32, 32] : [undefined, undefined, undefined],
+  )
+  expect(new Set(uuids).size).toBe(since(9) ? 2 : 1)
+  const overlay = mountOverlay({ lowers: [one, other] })
+  expect(fileSystemUuid(overlay)).toBeUndefined()
+  close(overlay, one, other)
 })
