@@ -18,16 +18,16 @@ export function tellInto(take: (mark: Mark) => void): Tell {
   return { begin: told('begin'), done: told('done'), durable: told('durable') }
 }
 
-/** `before`: marks of the preparation, all durable. */
+/** `before`: marks of the preparation, all of which is durable. */
 export function factsOf(before: readonly Mark[], marks: readonly Mark[], powerCut: boolean): Facts {
   const facts = new Map<string, Set<string | null>>()
-  for (const { key, value } of before) facts.set(key, new Set([value]))
-  for (const { kind, key, value } of marks) {
-    const holds = kind === 'durable' || (kind === 'done' && !powerCut)
-    if (holds) facts.set(key, new Set([value]))
+  const take = ({ kind, key, value }: Mark, isHeld: boolean): void => {
+    if (isHeld && kind !== 'begin') facts.set(key, new Set([value]))
     // Never heard of before: it was not there.
     else facts.set(key, (facts.get(key) ?? new Set([null])).add(value))
   }
+  for (const mark of before) take(mark, true)
+  for (const mark of marks) take(mark, mark.kind === 'durable' || !powerCut)
   return facts
 }
 

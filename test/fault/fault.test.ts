@@ -1,4 +1,3 @@
-/* oxlint-disable no-unused-vars */
 /** The harness finds planted bugs and nothing else; and a short seeded run of it on the layer store. */
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { mkdirSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'
@@ -75,4 +74,33 @@ describe('a store of a page', () => {
     })
     expect(again).toEqual({ states: 1, failures: [first] })
   })
+})
+
+describe('the layer store', () => {
+  /** All on one recording, in workers as the full run has them. */
+  const limits: readonly (readonly [Kind, number])[] = [
+    ['kill', 15],
+    ['power', 40],
+    ['real', 2],
+    ['errors', 3],
+  ]
+  test.each(['create', 'ingest', 'commit', 'gc', 'compaction', 'migration'])(
+    '%s: nothing is lost, nothing is broken',
+    async (name) => {
+      const { recording, options } = await recordOf(`scenarios/${name}.ts`)
+      for (const [kind, limit] of limits) {
+        const task = {
+          kind,
+          recording: recording.directory,
+          directory: options.directory,
+          seed: 1,
+          limit,
+          retryEvery: 10,
+        }
+        const { states, failures } = await work(task)
+        expect({ kind, failures }).toEqual({ kind, failures: [] })
+        expect(states).toBeGreaterThan(0)
+      }
+    },
+  )
 })

@@ -1,4 +1,3 @@
-/* oxlint-disable typescript/consistent-return */
 /**
  * A file system in memory that knows what of it is durable. It follows a recording; at any point it tells the tree as a process would see it, which is what a
  * kill -9 leaves (the page cache survives), and keeps what is needed to tell what a power cut may leave (power-cut.ts):
@@ -229,17 +228,11 @@ export class Model {
     operation: Operation & { readonly name: 'create' | 'tmpfile' | 'mkdir' | 'symlink' | 'mknod' },
   ): Inode {
     const { mode, uid, gid } = operation
-    switch (operation.name) {
-      case 'mkdir':
-        return this.#inode('directory', { mode, uid, gid })
-      case 'symlink':
-        return this.#inode('symlink', { mode, uid, gid, target: operation.target })
-      case 'mknod':
-        return this.#inode('special', { mode, uid, gid, rdev: operation.rdev })
-      case 'create':
-      case 'tmpfile':
-        return this.#inode('file', { mode, uid, gid })
-    }
+    if (operation.name === 'mkdir') return this.#inode('directory', { mode, uid, gid })
+    if (operation.name === 'symlink')
+      return this.#inode('symlink', { mode, uid, gid, target: operation.target })
+    if (operation.name === 'mknod') return this.#inode('special', { mode, uid, gid, rdev: operation.rdev })
+    return this.#inode('file', { mode, uid, gid })
   }
 
   #setNames(at: number, changes: readonly (readonly [string, Inode | undefined])[]): void {
@@ -408,12 +401,8 @@ function changeOf(
   operation: Operation & { readonly name: 'write' | 'punch' | 'truncate' },
   at: number,
 ): DataChange {
-  switch (operation.name) {
-    case 'write':
-      return { at, name: 'write', offset: operation.offset, data: operation.data }
-    case 'punch':
-      return { at, name: 'punch', offset: operation.offset, length: operation.length }
-    case 'truncate':
-      return { at, name: 'truncate', size: operation.size }
-  }
+  if (operation.name === 'write') return { at, name: 'write', offset: operation.offset, data: operation.data }
+  if (operation.name === 'punch')
+    return { at, name: 'punch', offset: operation.offset, length: operation.length }
+  return { at, name: 'truncate', size: operation.size }
 }

@@ -1,4 +1,3 @@
-/* oxlint-disable prefer-const */
 /**
  * What a power cut may leave of a file system at some point (model.ts), one of very many possibilities, chosen by a seed.
  *
@@ -115,7 +114,8 @@ function chooseContent(file: Inode, plan: Plan, journalEnd: number | undefined, 
   const tear = random.next(changes.length + 1)
   const chosen = new Map<number, number[]>()
   for (const [block, touched] of blocks) {
-    let { first, last } = boundsOf(block * plan.block, changes, sizeState)
+    const { first: earliest, last } = boundsOf(block * plan.block, changes, sizeState)
+    let first = earliest
     // What made the file longer was there before the size was.
     if (journalEnd !== undefined && block * plan.block >= durable.length) {
       first = Math.max(first, touched.findLast((state) => state <= sizeState) ?? 0)

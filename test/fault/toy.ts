@@ -1,4 +1,3 @@
-/* oxlint-disable no-shadow */
 /**
  * A store of a page, to test the harness on: objects named for what is in them, and a file of records `NAME DIGEST CHECK` that says which are there. Right as
  * it stands; with `?bug=...` behind the module's name it has one of the bugs that the harness is there to find.
@@ -93,7 +92,7 @@ function write(path: string, bytes: Buffer): void {
   closeSync(fd)
 }
 
-function check(path: string, facts: ReadonlyMap<string, ReadonlySet<string | null>>): Problem[] {
+function problemsOf(path: string, facts: ReadonlyMap<string, ReadonlySet<string | null>>): Problem[] {
   const problems: Problem[] = []
   const found = open(path)
   for (const [name, values] of facts) {
@@ -118,5 +117,5 @@ export const scenario: Scenario = {
     for (const name of ['a', 'b', 'first', 'a'])
       put(run, name, Buffer.alloc(20_000, `${name} ${random.next(1000)} `))
   },
-  check: async ({ path, facts }) => check(path, facts),
+  check: async ({ path, facts }) => problemsOf(path, facts),
 }

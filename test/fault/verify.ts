@@ -1,4 +1,3 @@
-/* oxlint-disable typescript/no-unnecessary-type-conversion */
 /**
  * A recording must be complete: what the model has at its end is what is on the disk. A call that the tracer does not know would show here. The only thing left out is
  * SQLite's shared memory.
@@ -61,7 +60,7 @@ function differs(path: Buffer, node: TreeNode): string | undefined {
   if (names.length !== [...node.xattrs.keys()].filter((name) => !KERNELS_OWN.has(name)).length)
     return 'the attributes'
   for (const name of names)
-    if (node.xattrs.get(String(name))?.equals(getXattr(path, name) ?? Buffer.alloc(0)) !== true)
+    if (node.xattrs.get(name)?.equals(getXattr(path, name) ?? Buffer.alloc(0)) !== true)
       return `attribute ${name}`
   return undefined
 }

@@ -1,18 +1,20 @@
 /** As RUN does, twice: a writable root on a base, changed, committed, and at once the lower of the next. */
 import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { openStore, type Layer } from '../../../cas/index.ts'
-import { checkStore, layerKey, STORED } from '../check.ts'
+import { type Layer } from '../../../cas/index.ts'
+import { layerKey, STORED } from '../check.ts'
 import type { Scenario } from '../scenario.ts'
-import { files, ingest, putImage } from './make.ts'
+import { files, ingest, putImage, storeOf } from './make.ts'
+
+const { open, check } = storeOf(import.meta.url)
 
 export const scenario: Scenario = {
   prepare: async ({ path, seed, tell }) => {
-    await using store = await openStore(path)
+    await using store = await open(path)
     putImage(store, tell, 'base', [await ingest(store, tell, files(4, seed, 'base'))])
   },
   run: async ({ path, seed, tell }) => {
-    await using store = await openStore(path)
+    await using store = await open(path)
     const base = store.images.byName('docker.io/library/base')
     if (base === undefined) throw new Error('no base')
     const layers: Layer[] = base.config.rootfs.diff_ids.map((diffId) => store.layers.open(diffId))
@@ -30,5 +32,5 @@ export const scenario: Scenario = {
     for (const { diffId } of stored) tell.done(layerKey(diffId), STORED)
     putImage(store, tell, 'run', stored)
   },
-  check: checkStore,
+  check,
 }

@@ -1,16 +1,17 @@
 /** As COPY does: layers of our own making, two at once, some of their files equal. */
-import { openStore } from '../../../cas/index.ts'
-import { checkStore, layerKey, STORED } from '../check.ts'
+import { layerKey, STORED } from '../check.ts'
 import type { Scenario } from '../scenario.ts'
-import { entryOf, files, ingest, putImage } from './make.ts'
+import { entryOf, files, ingest, putImage, storeOf } from './make.ts'
+
+const { open, check } = storeOf(import.meta.url)
 
 export const scenario: Scenario = {
   prepare: async ({ path, seed, tell }) => {
-    await using store = await openStore(path)
+    await using store = await open(path)
     putImage(store, tell, 'base', [await ingest(store, tell, files(3, seed, 'base'))])
   },
   run: async ({ path, seed, tell }) => {
-    await using store = await openStore(path)
+    await using store = await open(path)
     const common = files(3, seed, 'common')
     const write = async (which: string): Promise<Awaited<ReturnType<typeof ingest>>> => {
       const layer = await store.layers.write(async (writer) => {
@@ -30,5 +31,5 @@ export const scenario: Scenario = {
     const layers = await Promise.all(['a', 'b'].map(write))
     putImage(store, tell, 'copied', layers)
   },
-  check: checkStore,
+  check,
 }

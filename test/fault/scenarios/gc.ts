@@ -1,12 +1,13 @@
 /** Garbage collection: images go, what they alone had goes, and what comes anew meanwhile and afterwards stays. */
-import { openStore } from '../../../cas/index.ts'
-import { checkStore, imageKey, layerKey } from '../check.ts'
+import { imageKey, layerKey } from '../check.ts'
 import type { Scenario } from '../scenario.ts'
-import { files, ingest, putImage } from './make.ts'
+import { files, ingest, putImage, storeOf } from './make.ts'
+
+const { open, check } = storeOf(import.meta.url)
 
 export const scenario: Scenario = {
   prepare: async ({ path, seed, tell }) => {
-    await using store = await openStore(path)
+    await using store = await open(path)
     const common = await ingest(store, tell, files(4, seed, 'common'))
     for (const name of ['kept', 'gone', 'back']) {
       const own = await ingest(store, tell, [...files(2, seed, 'common'), ...files(6, seed, name).slice(2)])
@@ -14,7 +15,7 @@ export const scenario: Scenario = {
     }
   },
   run: async ({ path, seed, tell }) => {
-    await using store = await openStore(path)
+    await using store = await open(path)
     for (const name of ['gone', 'back']) {
       const full = `docker.io/library/${name}`
       const image = store.images.byName(full)
@@ -31,5 +32,5 @@ export const scenario: Scenario = {
     putImage(store, tell, 'back', [common, back])
     await store.prune()
   },
-  check: checkStore,
+  check,
 }

@@ -1,22 +1,22 @@
-/* oxlint-disable unicorn/consistent-function-scoping */
 /** Names of images: given, taken over, taken away; and images themselves. */
-import { openStore } from '../../../cas/index.ts'
-import { checkStore, imageKey } from '../check.ts'
+import { imageKey } from '../check.ts'
 import type { Scenario } from '../scenario.ts'
-import { files, ingest, putImage } from './make.ts'
+import { files, ingest, putImage, storeOf } from './make.ts'
 
 const NAME = 'docker.io/library/'
+const key = (name: string): string => imageKey(NAME + name)
+
+const { open, check } = storeOf(import.meta.url)
 
 export const scenario: Scenario = {
   prepare: async ({ path, seed, tell }) => {
-    await using store = await openStore(path)
+    await using store = await open(path)
     const layer = await ingest(store, tell, files(2, seed))
     putImage(store, tell, 'one', [layer])
     putImage(store, tell, 'kept', [layer])
   },
   run: async ({ path, seed, tell }) => {
-    await using store = await openStore(path)
-    const key = (name: string): string => imageKey(NAME + name)
+    await using store = await open(path)
     const digest = putImage(store, tell, 'two', [await ingest(store, tell, files(3, seed, 'two'))])
     for (const name of ['one', 'three', 'four']) {
       tell.begin(key(name), digest)
@@ -32,5 +32,5 @@ export const scenario: Scenario = {
     store.images.remove(digest)
     for (const name of ['one', 'four']) tell.durable(key(name), null)
   },
-  check: checkStore,
+  check,
 }

@@ -1,16 +1,17 @@
 /** One layer after another, each half of what the one before it has; then an image of all. */
-import { openStore, type StoredLayer } from '../../../cas/index.ts'
-import { checkStore } from '../check.ts'
+import { type StoredLayer } from '../../../cas/index.ts'
 import type { Scenario } from '../scenario.ts'
-import { files, ingest, putImage } from './make.ts'
+import { files, ingest, putImage, storeOf } from './make.ts'
+
+const { open, check } = storeOf(import.meta.url)
 
 export const scenario: Scenario = {
   prepare: async ({ path, seed, tell }) => {
-    await using store = await openStore(path)
+    await using store = await open(path)
     putImage(store, tell, 'base', [await ingest(store, tell, files(8, seed, 0))])
   },
   run: async ({ path, seed, tell }) => {
-    await using store = await openStore(path)
+    await using store = await open(path)
     const layers: StoredLayer[] = []
     for (let layer = 1; layer <= 3; layer++) {
       const half = (which: number): ReturnType<typeof files> =>
@@ -19,5 +20,5 @@ export const scenario: Scenario = {
     }
     putImage(store, tell, 'layers', layers)
   },
-  check: checkStore,
+  check,
 }

@@ -4,6 +4,7 @@ import { buffer } from 'node:stream/consumers'
 import { pack } from 'tar-stream'
 import {
   MEDIA,
+  openStore,
   type BlobDigest,
   type Descriptor,
   type DiffId,
@@ -11,9 +12,21 @@ import {
   type StoredLayer,
   type TarOutputEntry,
 } from '../../../cas/index.ts'
-import { imageKey, layerKey, STORED } from '../check.ts'
+import { checkerOf, imageKey, layerKey, STORED } from '../check.ts'
 import { randomFrom } from '../random.ts'
-import type { Tell } from '../scenario.ts'
+import type { Checker, Tell } from '../scenario.ts'
+
+/** The store as a scenario's module wants it: `ingest.ts?driver=objects`. Without, the machine's own choice. */
+export function storeOf(module: string): {
+  readonly open: (path: string) => Promise<Store>
+  readonly check: Checker
+} {
+  const wanted = new URL(module).searchParams.get('driver')
+  const options = { driver: DRIVERS.find((name) => name === wanted) }
+  return { open: (path) => openStore(path, options), check: checkerOf(options) }
+}
+
+const DRIVERS = ['erofs', 'objects', 'copy'] as const
 
 export interface File {
   readonly name: string

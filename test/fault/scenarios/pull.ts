@@ -1,16 +1,18 @@
 /** As a pull does: compressed layers and what is in them, several at a time, and an image that names the compressed ones. */
 import { gzipSync } from 'node:zlib'
-import { MEDIA, openStore, type Descriptor } from '../../../cas/index.ts'
-import { blobKey, checkStore, STORED } from '../check.ts'
+import { MEDIA, type Descriptor } from '../../../cas/index.ts'
+import { blobKey, STORED } from '../check.ts'
 import type { Scenario } from '../scenario.ts'
-import { digestOf, files, ingest, putImage, stream, tarOf } from './make.ts'
+import { digestOf, files, ingest, putImage, storeOf, stream, tarOf } from './make.ts'
+
+const { open, check } = storeOf(import.meta.url)
 
 export const scenario: Scenario = {
   prepare: async ({ path }) => {
-    await using _ = await openStore(path)
+    await using _ = await open(path)
   },
   run: async ({ path, seed, tell }) => {
-    await using store = await openStore(path)
+    await using store = await open(path)
     const pulled = await Promise.all(
       [0, 1, 2].map(async (which) => {
         const contents = [...files(2, seed, 'common'), ...files(6, seed, which).slice(2)]
@@ -39,5 +41,5 @@ export const scenario: Scenario = {
       pulled.map(({ descriptor }) => descriptor),
     )
   },
-  check: checkStore,
+  check,
 }
