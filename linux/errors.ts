@@ -9,9 +9,9 @@ for (const [name, number] of Object.entries(constants.errno)) {
 // Aliases share a number; these are the names that strerrorname_np(3) gives.
 names.set(constants.errno.EAGAIN, 'EAGAIN')
 names.set(constants.errno.EOPNOTSUPP, 'EOPNOTSUPP')
-names.set(117, 'EUCLEAN')
-// Of which Node knows nothing.
+// Of these Node knows nothing.
 names.set(15, 'ENOTBLK')
+names.set(117, 'EUCLEAN')
 
 export function errnoName(errno: number): string {
   return names.get(errno) ?? `E${errno}`
