@@ -69,17 +69,15 @@ async function examineLayer(pass: Pass, diffId: DiffId, row: Row): Promise<Wrong
   const recipe = recipePath(paths, diffId)
   const missing: Buffer[] = []
   const sizes: number[] = []
-  const lookup = db.prepare(
-    `SELECT segment, block, size FROM contents WHERE digest = ? AND ${VALID.contents.rule}`,
-  )
+  const lookup = db.columns('SELECT segment, block, size FROM contents WHERE digest = ?')
   let layer: ReadLayer
   let tarBytes = 0
   try {
     layer = readLayer(recipe, (digest) => {
       const found = lookup(digest)
-      sizes.push(Number(found?.['size'] ?? -1))
+      sizes.push(Number(found?.[2] ?? -1))
       if (found === undefined) missing.push(Buffer.from(digest))
-      return { segment: Number(found?.['segment'] ?? 0), block: Number(found?.['block'] ?? 0) }
+      return { segment: Number(found?.[0] ?? 0), block: Number(found?.[1] ?? 0) }
     })
     if (pass.quick) tarBytes = bytesOf(recipe)
   } catch (error) {
