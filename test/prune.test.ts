@@ -1,7 +1,7 @@
 /* oxlint-disable unicorn/consistent-function-scoping */
 /** Garbage collection: what goes, what stays and why, that every freed byte is one, and that nothing living is ever harmed. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
-import { execFileSync, spawn } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { hash } from 'node:crypto'
 import {
   appendFileSync,
@@ -13,9 +13,11 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statfsSync,
   statSync,
   truncateSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -318,6 +320,28 @@ describe('what goes', () => {
     expect(query('SELECT * FROM dead_objects')).toEqual([])
   })
 
+  test('on a disk that is full to the last block', async () => {
+    const disk = mkdtempSync(join(tmpdir(), 'tbuild-full-'))
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=26m', 'none', disk])
+    try {
+      const store = join(disk, 'store')
+      const first = await openStore(store)
+      const kept = await storeLayer(first, range(0, 20))
+      imageOf(first, [kept], 'kept')
+      await storeLayer(first, range(10, 300))
+      await first[Symbol.asyncDispose]()
+      // Ends with an error: there is no room.
+      spawnSync('dd', ['if=/dev/zero', `of=${join(disk, 'others')}`, 'bs=4k'])
+      expect(statfsSync(disk).bavail).toBe(0)
+      await using full = await openStore(store)
+      expect((await full.prune()).freedBytes).toBeGreaterThan(5_000_000)
+      await readLayer(full, kept)
+    } finally {
+      execFileSync('umount', ['-l', disk])
+      rmSync(disk, { recursive: true })
+    }
+  })
+
   test('nothing is freed while a needed layer’s recipe is damaged, and the report says so', async () => {
     const damaged = await withStore(async (store) => {
       const diffId = await storeLayer(store, range(0, 20))
@@ -565,8 +589,7 @@ describe('under a live mount', () => {
       `SELECT block FROM contents WHERE digest = x'${hash('sha256', bytesOf(9))}'`,
     )[0]
     const file = openSync(join(path, 'segments/1'), 'r+')
-    const fs = await import('node:fs')
-    fs.writeSync(file, Buffer.from('damage'), 0, 6, (row?.block ?? 0) * 512)
+    writeSync(file, Buffer.from('damage'), 0, 6, (row?.block ?? 0) * 512)
     await withStore((store) => store.prune({ compact: true }))
     expect(query('SELECT segment, count(*) AS n FROM contents GROUP BY segment')).toEqual([
       { segment: 1, n: 1 },
@@ -575,7 +598,7 @@ describe('under a live mount', () => {
     await withStore(async (store) => {
       await expect(readLayer(store, diffId)).rejects.toMatchObject({ code: 'STORE_CORRUPT' })
       // Mended, it is whole again.
-      fs.writeSync(file, bytesOf(9), 0, undefined, (row?.block ?? 0) * 512)
+      writeSync(file, bytesOf(9), 0, undefined, (row?.block ?? 0) * 512)
       closeSync(file)
       await readLayer(store, diffId)
     })

@@ -10,12 +10,11 @@
  *
  * A cap may need more than one round: what a choice will free is known to the file system's blocks, not to the byte.
  */
-import { readdirSync } from 'node:fs'
 import { isErrno } from '../../linux/index.ts'
 import type { Driver } from '../drivers/types.ts'
 import type { StoreContext } from '../store/context.ts'
 import type { PruneOptions, PruneReport } from '../store/types.ts'
-import { allocatedBytes, removeAll } from './allocated.ts'
+import { allocatedBytes } from './allocated.ts'
 import { chooseVictims, compact } from './compact.ts'
 import { remember } from './due.ts'
 import { freeDead, wouldFree } from './free.ts'
@@ -23,6 +22,7 @@ import { lockCollection, olderIngestsEnded, type Waiting } from './lock.ts'
 import { Marks } from './marks.ts'
 import { pinsOf } from './pins.ts'
 import { makePlan, type Policy } from './plan.ts'
+import { isFull, keepReserve, makeRoom } from './room.ts'
 import { readState, type Plan } from './state.ts'
 import { sweep, wouldSweep } from './sweep.ts'
 import { isUnmarked, unrecord, unrecordContents, wouldUnrecord, type Unrecorded } from './unrecord.ts'
@@ -46,6 +46,7 @@ export async function collect(
   const tally = new Tally()
   await withRoom(context, tally, () => run(context, driver, options, tally))
   await shrinkIndex(context)
+  keepReserve(context.paths)
   return remember(context, reportOf(context, tally, options))
 }
 
@@ -179,20 +180,14 @@ function rehearse(context: StoreContext, options: CollectOptions): PruneReport {
     : { ...report, cap: capOf(context, keepBytes, allocated - tally.freedBytes) }
 }
 
-/** SQLITE_FULL */
-const FULL = 13
-
-/** The index needs some room to take things out of it: on a full disk, what is remembered of build contexts gives it. */
+/** On a full disk, what is remembered of build contexts goes first. */
 async function withRoom(context: StoreContext, tally: Tally, work: () => Promise<void>): Promise<void> {
   try {
     await work()
   } catch (error) {
-    const isFull =
-      isErrno(error, 'ENOSPC', 'EDQUOT') ||
-      (error instanceof Error && 'errcode' in error && error.errcode === FULL)
-    const { contexts } = context.paths
-    if (!isFull || readdirSync(contexts).length === 0) throw error
-    tally.freedBytes += removeAll(contexts, readdirSync(contexts))
+    const freed = isFull(error) ? makeRoom(context.paths) : 0
+    if (freed === 0) throw error
+    tally.freedBytes += freed
     await work()
   }
 }

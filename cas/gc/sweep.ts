@@ -12,6 +12,7 @@ import type { Database } from '../store/database.ts'
 import type { StorePaths } from '../store/paths.ts'
 import { bootId } from '../drivers/trees.ts'
 import { allocatedBytes, removeAll } from './allocated.ts'
+import { RESERVE } from './room.ts'
 import type { Gone } from './state.ts'
 
 /** Returns the bytes that were freed. */
@@ -109,6 +110,7 @@ const UNFINISHED_MS = 3600_000
 function oldCaches(paths: StorePaths): string[] {
   const now = Date.now()
   return readdirSync(paths.contexts).flatMap((name) => {
+    if (name === RESERVE) return []
     const path = join(paths.contexts, name)
     const written = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? now
     return now - written > (name.startsWith('.') ? UNFINISHED_MS : CACHE_MS) ? [path] : []

@@ -10,6 +10,7 @@ import type { Database } from '../store/database.ts'
 import { beginEpoch } from '../store/epoch.ts'
 import { generationOf } from '../contents/segments.ts'
 import type { Marks } from './marks.ts'
+import { isFull } from './room.ts'
 import { decide, readState, type Gone, type Plan } from './state.ts'
 
 export interface Unrecorded extends Gone {
@@ -68,8 +69,9 @@ function setUnmarked(db: Database): void {
   db.run("INSERT OR REPLACE INTO meta VALUES ('unmarked', 1)")
 }
 
-/** A transaction of so many takes a tenth of a second. */
-const ROWS_AT_ONCE = 20_000
+/** A transaction of so many takes 0.1 s, and that is how long others wait. */
+const ROWS_AT_ONCE = 5000
+const FEWEST_ROWS = 50
 
 /**
  * For what is `unmarked`: takes the contents' rows away that no layer needs, their places are dead, and begins a new epoch: older ingests must have ended.
@@ -79,9 +81,10 @@ export async function unrecordContents({ db }: StoreContext, marks: Marks): Prom
   const { contents } = marks
   const take = db.columns('DELETE FROM contents WHERE digest = ? RETURNING segment, block, size')
   const all = marks.unneeded()
-  for (let from = 0; from === 0 || from < all.length; from += ROWS_AT_ONCE) {
-    const isLast = from + ROWS_AT_ONCE >= all.length
-    const batch = all.slice(from, from + ROWS_AT_ONCE)
+  let rows = ROWS_AT_ONCE
+  for (let from = 0, isDone = false; !isDone;) {
+    const batch = all.slice(from, from + rows)
+    const isLast = from + rows >= all.length
     const work = (): void => {
       marks.catchUp()
       if (marks.damaged.length > 0) return
@@ -98,9 +101,17 @@ export async function unrecordContents({ db }: StoreContext, marks: Marks): Prom
       beginEpoch(db)
       db.run("DELETE FROM meta WHERE key = 'unmarked'")
     }
-    if (isLast) db.durably(work)
-    else db.transaction(work)
-    if (marks.damaged.length > 0) return
+    try {
+      if (isLast) db.durably(work)
+      else db.transaction(work)
+    } catch (error) {
+      // The log has no room for so many.
+      if (!isFull(error) || rows <= FEWEST_ROWS) throw error
+      rows = Math.ceil(rows / 10)
+      continue
+    }
+    isDone = isLast || marks.damaged.length > 0
+    from += batch.length
     await new Promise(setImmediate)
   }
 }

@@ -18,6 +18,7 @@ import { openStatCache } from '../stat-cache/stat-cache.ts'
 import { createStepCache } from './steps.ts'
 import { dueBytes } from '../gc/due.ts'
 import { pinsOf } from '../gc/pins.ts'
+import { isFull, keepReserve, makeRoom } from '../gc/room.ts'
 import { createUsage } from '../gc/usage.ts'
 import type { Store } from './types.ts'
 
@@ -37,7 +38,7 @@ export interface OpenStoreOptions {
  */
 export async function openStore(path: string, options: OpenStoreOptions = {}): Promise<Store> {
   const paths = storePaths(path)
-  const db = openFiles(paths)
+  const db = openWithRoom(paths)
   const context = createContext(paths, db)
   try {
     await sweepDeadLeases(paths, db, undefined, options.beforeSweep ?? (async () => {}))
@@ -94,6 +95,16 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
   }
 }
 
+/** A full disk is the time when a store must open, to be pruned. */
+function openWithRoom(paths: StorePaths): Database {
+  try {
+    return openFiles(paths)
+  } catch (error) {
+    if (!(error instanceof TbuildError) || !isFull(error.cause) || makeRoom(paths) === 0) throw error
+    return openFiles(paths)
+  }
+}
+
 function openFiles(paths: StorePaths): Database {
   try {
     if (!existsSync(paths.index)) make(paths)
@@ -134,6 +145,7 @@ function make(paths: StorePaths): void {
   // Another process may have made it meanwhile, and put something in.
   if (!existsSync(paths.index)) refuseLostIndex(paths)
   makeDirectories(paths)
+  keepReserve(paths)
 }
 
 /** Contents that no index knows would be taken for nobody's. Throws `STORE_CORRUPT`. */
