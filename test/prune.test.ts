@@ -30,6 +30,7 @@ import {
   openTree,
   type BlobDigest,
   type DiffId,
+  type OpenStoreOptions,
   type Store,
   type Tree,
 } from '../cas/index.ts'
@@ -46,8 +47,8 @@ beforeEach(() => {
 afterEach(() => rmSync(path, { recursive: true, force: true }))
 
 /** With a store that has no lease on what an earlier one made. */
-async function withStore<T>(work: (store: Store) => Promise<T>): Promise<T> {
-  await using store = await openStore(path)
+async function withStore<T>(work: (store: Store) => Promise<T>, driver?: DriverName): Promise<T> {
+  await using store = await openStore(path, { driver })
   return await work(store)
 }
 
@@ -122,7 +123,7 @@ function query<T = Record<string, unknown>>(sql: string): T[] {
 }
 
 /** Every layer streams as it should, every file has its row, every row its file. */
-async function verify(): Promise<number> {
+async function verify(driver?: DriverName): Promise<number> {
   const layers = query<{ diff_id: DiffId; image: string | null }>('SELECT diff_id, image FROM layers')
   await withStore(async (store) => {
     for (const { diff_id } of layers) {
@@ -134,7 +135,7 @@ async function verify(): Promise<number> {
       })
       expect(wrong).toEqual([])
     }
-  })
+  }, driver)
   return layers.length
 }
 
@@ -153,6 +154,11 @@ function nothingIsLeft(): void {
   expect(readdirSync(join(path, 'segments')).toSorted()).toEqual(segments.toSorted())
   const blobs = query<{ digest: string }>('SELECT digest FROM blobs').map(({ digest }) => digest.slice(7))
   expect(readdirSync(join(path, 'blobs/sha256')).toSorted()).toEqual(blobs.toSorted())
+  const objects = readdirSync(join(path, 'objects')).flatMap((two) =>
+    readdirSync(join(path, 'objects', two)).map((rest) => two + rest),
+  )
+  const contents = query<{ hex: string }>('SELECT lower(hex(digest)) AS hex FROM contents WHERE segment = 0')
+  expect(objects.toSorted()).toEqual(contents.map(({ hex }) => hex).toSorted())
   expect(readdirSync(join(path, 'work'))).toEqual([])
   expect(query("SELECT * FROM meta WHERE key = 'unmarked'")).toEqual([])
 }
@@ -637,10 +643,12 @@ describe('under a live mount', () => {
   }, 120_000)
 })
 
-function helper(work: string, seed: number, count: number) {
+type DriverName = OpenStoreOptions['driver']
+
+function helper(work: string, seed: number, count: number, driver: DriverName = 'erofs') {
   const child = spawn(
     process.execPath,
-    ['--disable-warning=ExperimentalWarning', HELPER, path, work, String(seed), String(count)],
+    ['--disable-warning=ExperimentalWarning', HELPER, path, work, String(seed), String(count), driver],
     {
       stdio: ['ignore', 'pipe', 'pipe'],
     },
@@ -655,26 +663,28 @@ function helper(work: string, seed: number, count: number) {
 }
 
 describe('many processes', () => {
-  test('collect in loops while others store, mount and read just what goes', async () => {
-    const kept = await withStore(async (store) => {
-      const diffId = await storeLayer(
-        store,
-        range(0, 60).filter((n) => n % 7 === 0),
-      )
-      imageOf(store, [diffId], 'kept')
-      return diffId
-    })
-    const ingests = [1, 2, 3].map((seed) => helper('ingest', seed, 60))
-    const collections = [1, 2].map((seed) => helper('collect', seed, 100_000))
-    expect(await Promise.all(ingests.map(({ ended }) => ended))).toEqual(['0 ', '0 ', '0 '])
-    for (const { child } of collections) child.kill('SIGKILL')
-    await Promise.all(collections.map(({ ended }) => ended))
-    await verify()
-    await withStore((store) => store.prune())
-    expect(query('SELECT diff_id FROM layers')).toEqual([{ diff_id: kept }])
-    await verify()
-    nothingIsLeft()
-  }, 120_000)
+  test.each(['erofs', 'objects', 'copy'] as const)(
+    'collect in loops while others store, mount and read just what goes (%s)',
+    async (driver) => {
+      const kept = await withStore(async (store) => {
+        const sevenths = range(0, 60).filter((n) => n % 7 === 0)
+        const diffId = await storeLayer(store, sevenths)
+        imageOf(store, [diffId], 'kept')
+        return diffId
+      }, driver)
+      const ingests = [1, 2, 3].map((seed) => helper('ingest', seed, 40, driver))
+      const collections = [1, 2].map((seed) => helper('collect', seed, 100_000, driver))
+      expect(await Promise.all(ingests.map(({ ended }) => ended))).toEqual(['0 ', '0 ', '0 '])
+      for (const { child } of collections) child.kill('SIGKILL')
+      await Promise.all(collections.map(({ ended }) => ended))
+      await verify(driver)
+      await withStore((store) => store.prune(), driver)
+      expect(query('SELECT diff_id FROM layers')).toEqual([{ diff_id: kept }])
+      await verify(driver)
+      nothingIsLeft()
+    },
+    120_000,
+  )
 
   test('a kill -9 of a collection at any moment harms nothing, and the next one ends its work', async () => {
     const named = range(0, 4)

@@ -1,10 +1,10 @@
 /**
- * A process of its own that works on a store, for tests of many at once: `node store-process.ts STORE WORK SEED COUNT`. Prints a line for each thing done, and
+ * A process of its own that works on a store, for tests of many at once: `node store-process.ts STORE WORK SEED COUNT DRIVER`. Prints a line for each thing done, and
  * `failed` with the reason when something is not as it should be.
  */
 import { createHash, hash } from 'node:crypto'
 import { setTimeout } from 'node:timers/promises'
-import { openStore, type DiffId, type Store } from '../../cas/index.ts'
+import { openStore, type DiffId, type OpenStoreOptions, type Store } from '../../cas/index.ts'
 
 /** Always the same for one number: the processes make the same contents. */
 export function bytesOf(number: number): Buffer {
@@ -44,16 +44,18 @@ export async function readLayer(store: Store, diffId: DiffId): Promise<void> {
   for await (const _ of store.layers.tar(diffId)) continue
 }
 
-const works: Readonly<Record<string, (path: string, seed: number, count: number) => Promise<void>>> = {
+type DriverName = OpenStoreOptions['driver']
+type Work = (path: string, seed: number, count: number, driver: DriverName) => Promise<void>
+const works: Readonly<Record<string, Work>> = {
   /** Stores layers of contents that others store too, verifies each, and forgets them: the lease ends with the store. */
-  ingest: async (path, seed, count) => {
+  ingest: async (path, seed, count, driver) => {
     let state = seed
     const random = (below: number): number => {
       state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0
       return (state >>> 8) % below
     }
     for (let i = 0; i < count; i++) {
-      await using store = await openStore(path)
+      await using store = await openStore(path, { driver })
       const first = random(40)
       const diffId = await storeLayer(
         store,
@@ -66,9 +68,9 @@ const works: Readonly<Record<string, (path: string, seed: number, count: number)
       await readLayer(store, diffId)
     }
   },
-  collect: async (path, seed, count) => {
+  collect: async (path, seed, count, driver) => {
     for (let i = 0; i < count; i++) {
-      await using store = await openStore(path)
+      await using store = await openStore(path, { driver })
       await store.prune({ compact: (seed + i) % 2 === 0 })
       process.stdout.write('collected\n')
     }
@@ -76,6 +78,6 @@ const works: Readonly<Record<string, (path: string, seed: number, count: number)
 }
 
 if (import.meta.filename === process.argv[1]) {
-  const [path = '', work = '', seed, count] = process.argv.slice(2)
-  await works[work]?.(path, Number(seed), Number(count))
+  const [path = '', work = '', seed, count, driver] = process.argv.slice(2)
+  await works[work]?.(path, Number(seed), Number(count), driver as DriverName)
 }
