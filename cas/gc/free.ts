@@ -4,6 +4,7 @@
  * - A segment without contents goes as a file: what has it mounted goes on reading it. Its lock is taken first, for an ingest may be about to append.
  * - In others, holes are punched where contents were. A mounted reader would see zeros there; but what is mounted is leased, what is leased stays
  *   recorded, and what a recorded layer names is not dead. Old places of contents that were moved are in retired segments, which get no holes.
+ * - Objects that a killed process put there and did not record go.
  * - What an ingest left behind the end of a segment that nobody has locked is cut off.
  *
  * Each step can be repeated: a place is forgotten only when its blocks are durably free, a file removed only when its row is durably gone.
@@ -30,6 +31,7 @@ import type { Database } from '../store/database.ts'
 import { objectPath, segmentPath, sidecarPath, type StorePaths } from '../store/paths.ts'
 import { fileBlocks, removeAll } from './allocated.ts'
 import { regionsOf, type DeadPlace, type Region } from './dead.ts'
+import { removeOrphans } from './orphans.ts'
 import { granuleOf, mountableSegments, readSegments, type SegmentState } from './segments.ts'
 
 /** Returns the bytes that were freed, by the blocks that the files had before and have after. */
@@ -48,7 +50,7 @@ export function freeDead(context: StoreContext): number {
         freed += punch(context, id, regionsOf(places, granule))
     }
   }
-  return freed + cutTails(context) + removeUnknown(context)
+  return freed + removeOrphans(context) + cutTails(context) + removeUnknown(context)
 }
 
 /** The same in advance: `taken` are the contents that are still recorded, and would not be. */
