@@ -1,4 +1,3 @@
-/* oxlint-disable unicorn/consistent-function-scoping */
 /** Garbage collection: what goes, what stays and why, that every freed byte is one, and that nothing living is ever harmed. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
@@ -215,8 +214,6 @@ describe('what goes', () => {
   })
 
   test('small files next to each other free a block together, also when they die one after another', async () => {
-    const small = (from: number) =>
-      Object.fromEntries(range(from, from + 40).map((n) => [`s${n}`, noise(`small ${n}`, 700)]))
     const [even = {}, odd = {}] = [0, 1].map((rest) =>
       Object.fromEntries(Object.entries(small(0)).filter((_, i) => i % 2 === rest)),
     )
@@ -709,12 +706,6 @@ describe('many processes', () => {
 })
 
 describe('tbuild prune', () => {
-  const tbuild = (...args: string[]): string =>
-    execFileSync(process.execPath, [CLI, ...args, '--store', path], {
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
-
   test('says what would go and why the rest stays, and does it', async () => {
     await withStore(async (store) => {
       imageOf(store, [await layerOf(store, { a: noise('a', 2_000_000) })], 'docker.io/library/app:latest')
@@ -741,3 +732,14 @@ describe('tbuild prune', () => {
     expect(() => tbuild('prune', ...args)).toThrow(message)
   })
 })
+
+function small(from: number): Record<string, Buffer> {
+  return Object.fromEntries(range(from, from + 40).map((n) => [`s${n}`, noise(`small ${n}`, 700)]))
+}
+
+function tbuild(...args: readonly string[]): string {
+  return execFileSync(process.execPath, [CLI, ...args, '--store', path], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+}

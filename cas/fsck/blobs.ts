@@ -1,4 +1,3 @@
-/* oxlint-disable typescript/unbound-method */
 /** Manifests, configs and compressed layers: is each file what its name says? */
 import { rmSync, statSync } from 'node:fs'
 import type { BlobDigest } from '../oci.ts'

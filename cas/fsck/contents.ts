@@ -1,4 +1,3 @@
-/* oxlint-disable typescript/unbound-method */
 /** Every content: is it where the index has it, is it what its digest says, is its place its own? And what was taken away. */
 import type { Database } from '../store/database.ts'
 import { generationOf } from '../contents/segments.ts'

@@ -1,4 +1,3 @@
-/* oxlint-disable typescript/consistent-return */
 /** Every layer: its recipe, the contents that it names, the tar that comes out, the index image that is mounted. */
 import { readdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
@@ -159,14 +158,13 @@ function examineImage(pass: Pass, diffId: DiffId, name: string, layer: ReadLayer
       db.get(`SELECT length FROM segments WHERE id = ? AND ${VALID.segments.rule}`, segment)?.['length'] ?? 0,
     )
   const isNamedForIt = name.startsWith(`${diffId.slice('sha256:'.length)}.`) && !name.includes('/')
-  switch (isNamedForIt ? compareImage(join(paths.layers, name), name, layer, segments, endOf) : 'missing') {
-    case 'missing':
-      return { code: 'LAYER_IMAGE_MISSING', what: 'The index image of a layer is not there.' }
-    case 'different':
-      return { code: 'LAYER_IMAGE_DAMAGED', what: 'The index image of a layer is not what its recipe makes.' }
-    case 'same':
-      return undefined
-  }
+  const found = isNamedForIt
+    ? compareImage(join(paths.layers, name), name, layer, segments, endOf)
+    : 'missing'
+  if (found === 'same') return undefined
+  return found === 'missing'
+    ? { code: 'LAYER_IMAGE_MISSING', what: 'The index image of a layer is not there.' }
+    : { code: 'LAYER_IMAGE_DAMAGED', what: 'The index image of a layer is not what its recipe makes.' }
 }
 
 /** Ours, the system's, or the database's; anything else is a bug of this check. */

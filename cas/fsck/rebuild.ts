@@ -1,4 +1,3 @@
-/* oxlint-disable typescript/unbound-method, typescript/no-base-to-string */
 /**
  * Makes the index anew where it is lost, damaged, or older than what else is in the store. All that the store holds tells what it is: contents by the
  * segments' sidecars, layers by their recipes, blobs by their names, images by their manifests, names by names.json. Nothing is believed unread. What only
@@ -456,7 +455,7 @@ function oldNames(
   const sequence = oldSequence(salvage)
   const names = new Map<string, string>()
   for (const [name, manifest] of salvage.rows('names', ['name', 'manifest'], VALID.names.rule))
-    names.set(String(name), String(manifest))
+    if (typeof name === 'string' && typeof manifest === 'string') names.set(name, manifest)
   return salvage.isDamaged('names') || (names.size === 0 && sequence === 0) ? undefined : { sequence, names }
 }
 

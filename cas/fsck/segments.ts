@@ -1,4 +1,3 @@
-/* oxlint-disable typescript/unbound-method */
 /** Segments and their sidecars: as long as the index says, and listing what the index has in them. */
 import {
   closeSync,

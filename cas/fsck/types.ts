@@ -109,9 +109,9 @@ export interface Pass {
   /** Contents that cannot be had, in hex. */
   readonly badContents: Set<string>
   /** Lets the event loop have a turn when one is due. Throws when the check was called off. */
-  breathe(): Promise<void>
+  readonly breathe: () => Promise<void>
   /** So many bytes were read. */
-  read(bytes: number): void
+  readonly read: (bytes: number) => void
   /** An image had to go. */
   lose(names: readonly string[]): void
 }

@@ -1,4 +1,3 @@
-/* oxlint-disable unicorn/consistent-function-scoping */
 import { expect, test } from '@jest/globals'
 import * as fc from 'fast-check'
 import { regionsOf, type DeadPlace } from './dead.ts'
@@ -13,8 +12,6 @@ test('neighbours count as one; what is punched is whole blocks of dead places on
         at = block + blocks
         return { block, blocks }
       })
-      const set = (spans: readonly DeadPlace[]): Set<number> =>
-        new Set(spans.flatMap(({ block, blocks }) => Array.from({ length: blocks }, (_, i) => block + i)))
       const dead = set(places)
       const regions = regionsOf(places, 4096)
       expect(regions.flatMap(({ records }) => records)).toEqual(places.map(({ block }) => block))
@@ -54,3 +51,7 @@ test('the edges that a first hole left go with a neighbour that dies later', () 
   )
   expect(later).toMatchObject({ from: 8192, to: 12288, rest: [] })
 })
+
+function set(spans: readonly DeadPlace[]): Set<number> {
+  return new Set(spans.flatMap(({ block, blocks }) => Array.from({ length: blocks }, (_, i) => block + i)))
+}

@@ -13,20 +13,20 @@ import { createSpool, type Spool } from './spool.ts'
 export interface StoreContext {
   readonly paths: StorePaths
   readonly db: Database
-  lease(): Lease
+  readonly lease: () => Lease
   /** The lease's name, if one was taken. */
   readonly scope: string | undefined
   /** A path in this process's work directory, where nothing is yet. */
-  workPath(prefix: string): string
-  workDirectory(prefix: string): string
-  spool(): Spool
+  readonly workPath: (prefix: string) => string
+  readonly workDirectory: (prefix: string) => string
+  readonly spool: () => Spool
   /** Of contents; its files stay open until the end. */
-  reader(): ContentReader
+  readonly reader: () => ContentReader
   /** A directory of the store, to mount or to walk. The caller closes it. */
-  openDirectory(path: string): number
+  readonly openDirectory: (path: string) => number
   /** Keep these from being pruned while this process lives. Inside a transaction. */
-  hold(digests: readonly Digest[]): void
-  release(): void
+  readonly hold: (digests: readonly Digest[]) => void
+  readonly release: () => void
 }
 
 export function createContext(paths: StorePaths, db: Database): StoreContext {

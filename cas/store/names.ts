@@ -1,4 +1,3 @@
-/* oxlint-disable typescript/unbound-method */
 /**
  * The images' names, kept beside the index as well: `names.json`. They are the only thing that nothing else in the store tells, so when the index is lost,
  * `fsck --repair` has them from here.
