@@ -135,6 +135,32 @@ describe('damage', () => {
     await expect(read()).rejects.toMatchObject({ code: 'STORE_CORRUPT' })
   })
 
+  test('a damaged content does not get into a new layer by a COPY that finds it in the store', async () => {
+    const files = { Dockerfile: 'FROM base\nCOPY f g /\n', f: 'x'.repeat(10_000), g: 'one' }
+    await shop.build(shop.context(files))
+    const segment = join(path, 'segments/1')
+    const bytes = readFileSync(segment)
+    bytes[bytes.indexOf(files.f) + 5000] = 0
+    writeFileSync(segment, bytes)
+    await expect(shop.build(shop.context({ ...files, g: 'two' }))).rejects.toMatchObject({
+      code: 'STORE_CORRUPT',
+    })
+  })
+
+  test('a layer whose files in the store are gone is told when it is mounted', async () => {
+    const built = await shop.build(shop.context({ Dockerfile: 'FROM scratch\nCOPY f /\n', f: 'x' }))
+    await shop.store[Symbol.asyncDispose]()
+    await using store = await openStore(path)
+    const [diffId] = store.images.byManifest(built.manifestDigest)?.config.rootfs.diff_ids ?? []
+    if (diffId === undefined) throw new Error('no layer')
+    const layers = [store.layers.open(diffId)]
+    const hex = diffId.slice('sha256:'.length)
+    const image =
+      readdirSync(join(path, 'layers')).find((name) => name.startsWith(hex) && name.endsWith('.erofs')) ?? ''
+    rmSync(join(path, 'layers', image))
+    await expect(store.layers.mount(layers)).rejects.toMatchObject({ code: 'STORE_CORRUPT' })
+  })
+
   test('a config or manifest that was changed', async () => {
     const built = await shop.build(shop.context({ Dockerfile: 'FROM base\nLABEL a=b\n' }))
     writeFileSync(join(path, 'blobs/sha256', built.imageId.slice('sha256:'.length)), '{}')

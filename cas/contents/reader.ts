@@ -41,11 +41,11 @@ export function createContentReader(paths: StorePaths): ContentReader {
       try {
         fd = fdOf(path)
       } catch (error) {
-        throw isErrno(error, 'ENOENT') ? corrupt(digest) : error
+        throw isErrno(error, 'ENOENT') ? damagedContent(digest) : error
       }
       for (let at = 0; at < into.length;) {
         const count = readSync(fd, into, at, into.length - at, block * BLOCK + offset + at)
-        if (count === 0) throw corrupt(digest)
+        if (count === 0) throw damagedContent(digest)
         at += count
       }
     },
@@ -56,7 +56,8 @@ export function createContentReader(paths: StorePaths): ContentReader {
   }
 }
 
-function corrupt(digest: Uint8Array): TbuildError {
+/** `STORE_CORRUPT`: it is missing, cut short, or not what its digest says. */
+export function damagedContent(digest: Uint8Array): TbuildError {
   const name = Buffer.from(digest).toString('hex')
   return new TbuildError('STORE_CORRUPT', `The content sha256:${name} is missing or damaged.`, {
     hint: 'tbuild fsck tells which images need it; build or pull them again.',

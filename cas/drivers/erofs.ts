@@ -14,6 +14,7 @@ import { createSegmentWriter } from '../contents/segments.ts'
 import { writeErofs } from '../erofs/image.ts'
 import type { LayerTree } from '../layer/tree.ts'
 import type { DiffId } from '../oci.ts'
+import { corrupt } from '../store/blobs.ts'
 import type { StoreContext } from '../store/context.ts'
 import { enterEpoch } from '../store/epoch.ts'
 import { segmentPath } from '../store/paths.ts'
@@ -89,8 +90,9 @@ export function createErofsDriver(context: StoreContext, rebuild: (diffId: DiffI
             mount(image, segments, use),
           )
         } catch (error) {
+          if (!isErrno(error, 'ENOENT', 'EBADMSG', 'EUCLEAN')) throw error
           // Compaction has taken it away after it had put another in its place.
-          if (!isErrno(error, 'ENOENT') || find(diffId)?.name === name) throw error
+          if (find(diffId)?.name === name) throw corrupt(diffId, error)
         }
       }
     },

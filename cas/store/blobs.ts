@@ -96,9 +96,10 @@ function readStored(path: string, digest: Digest): Buffer {
   }
 }
 
-export function corrupt(digest: Digest): TbuildError {
+export function corrupt(digest: Digest, cause?: unknown): TbuildError {
   return new TbuildError('STORE_CORRUPT', `The stored contents of ${digest} are missing or damaged.`, {
-    hint: 'Remove what uses them (tbuild rmi, tbuild prune) and build or pull it again.',
+    hint: 'tbuild fsck tells what else is, and --repair mends it; build or pull again what it names.',
+    cause,
   })
 }
 

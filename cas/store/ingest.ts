@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto'
 import { readSync } from 'node:fs'
-import type { ContentReader } from '../contents/reader.ts'
+import { damagedContent, type ContentReader } from '../contents/reader.ts'
 import type { ContentWriter } from '../contents/types.ts'
 import { createApplier, type AppliedLayer } from '../layer/apply.ts'
 import { LayerTree } from '../layer/tree.ts'
@@ -259,11 +259,15 @@ class Incoming {
     const { list } = this.#contents
     const size = list.size(content)
     const bytes = (scratch ??= Buffer.allocUnsafeSlow(PART))
+    // The layer's DiffId would be right for whatever is read here: damage must not get into it.
+    const found = createHash('sha256')
     for (let at = 0; at < size; at += PART) {
       const some = bytes.subarray(0, Math.min(PART, size - at))
       reader.read(digest, list.location(content), at, some)
+      found.update(some)
       this.hash.update(some)
     }
+    if (!found.digest().equals(digest)) throw damagedContent(digest)
     this.#recipe.run(digest, size)
     if (this.#inode !== undefined) this.#tree.addPiece(this.#inode, 0, size, content)
     return true
