@@ -71,7 +71,7 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
   const flush = (): void => {
     if (filled === 0) return
     const { fd } = acquire()
-    for (let at = 0; at < filled;) at += writeSync(fd, buffer, at, filled - at, flushed + at)
+    writeAll(fd, buffer.subarray(0, filled), flushed)
     flushed += filled
     filled = 0
   }
@@ -169,23 +169,7 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
     flush,
     sync: async () => {
       flush()
-      const files = segments.flatMap((segment) => {
-        if (segment.written.length === 0) return []
-        ftruncateSync(segment.fd, segment.end)
-        for (let from = 0; from < segment.written.length; from += RECORDS_AT_ONCE) {
-          const records = formatRecords(list, segment.written.slice(from, from + RECORDS_AT_ONCE))
-          writeSync(segment.sidecar, records, 0, records.length, (segment.records + from) * RECORD_BYTES)
-        }
-        return [segment.fd, segment.sidecar]
-      })
-      const directory = segments.some(({ isNew }) => isNew)
-        ? [openSync(paths.segments, O_RDONLY | O_DIRECTORY)]
-        : []
-      try {
-        await Promise.all([...files, ...directory].map((fd) => fsyncLater(fd)))
-      } finally {
-        for (const fd of directory) closeSync(fd)
-      }
+      await syncSegments(paths, segments, list)
     },
     resolve: () => {
       const now = generationOf(db)
@@ -296,6 +280,11 @@ export function insertContents(db: Database, list: ContentList, contents: readon
   return true
 }
 
+/** A disk that is nearly full takes a part, and the rest is an error. */
+function writeAll(fd: number, bytes: Buffer, position: number): void {
+  for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at, bytes.length - at, position + at)
+}
+
 /** Counts the transactions that took contents away or moved them. */
 export function generationOf(db: Database): number {
   return Number(db.get("SELECT value FROM meta WHERE key = 'generation'")?.['value'] ?? 0)
@@ -315,8 +304,10 @@ export async function syncSegments(
   const files = segments.flatMap((segment) => {
     if (segment.written.length === 0) return []
     ftruncateSync(segment.fd, segment.end)
-    const records = formatRecords(list, segment.written)
-    writeSync(segment.sidecar, records, 0, records.length, segment.records * RECORD_BYTES)
+    for (let from = 0; from < segment.written.length; from += RECORDS_AT_ONCE) {
+      const records = formatRecords(list, segment.written.slice(from, from + RECORDS_AT_ONCE))
+      writeAll(segment.sidecar, records, (segment.records + from) * RECORD_BYTES)
+    }
     return [segment.fd, segment.sidecar]
   })
   const directory = segments.some(({ isNew }) => isNew)
