@@ -21,7 +21,7 @@ afterAll(async () => shop[Symbol.asyncDispose]())
 /** A build that stands in a RUN whose processes are found by a number of seconds that nobody else sleeps. */
 async function buildThatSleeps(seconds: number, ...options: string[]): Promise<ChildProcess> {
   const context = shop.context({
-    Dockerfile: `FROM base\nRUN echo ${seconds} > /kept\nRUN echo half > /half; sleep ${seconds} & sleep ${seconds}\n`,
+    Dockerfile: `FROM base\nRUN echo ${seconds} > /kept\nRUN echo half > /half; sleep ${nap(seconds)} & sleep ${nap(seconds)}\n`,
   })
   const child = spawn(process.execPath, [...TBUILD, 'build', ...options, '--store', store, context], {
     stdio: 'ignore',
@@ -33,11 +33,16 @@ async function buildThatSleeps(seconds: number, ...options: string[]): Promise<C
   return child
 }
 
+/** Its arguments add up; with the second, what an earlier run may have left is not taken for ours. */
+function nap(seconds: number): string {
+  return `${seconds} ${process.pid}`
+}
+
 function sleeping(seconds: number): string[] {
   return readdirSync('/proc').filter((pid) => {
     if (!/^\d+$/.test(pid)) return false
     try {
-      return readFileSync(`/proc/${pid}/cmdline`, 'latin1') === `sleep\0${seconds}\0`
+      return readFileSync(`/proc/${pid}/cmdline`, 'latin1') === `sleep ${nap(seconds)} `.replaceAll(' ', '\0')
     } catch {
       return false
     }

@@ -110,10 +110,12 @@ function create(db: DatabaseSync, mayCreate: () => void): void {
   } finally {
     db.exec('ROLLBACK')
   }
-  db.exec('PRAGMA journal_mode = WAL')
+  db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL')
   db.exec('BEGIN IMMEDIATE')
   if (userVersion(db) === 0) db.exec(`${SCHEMA}; PRAGMA user_version = ${STORE_VERSION}`)
   db.exec('COMMIT')
+  // Contents that come next must not outlive their index: a store that has some and none is one that has lost it.
+  db.exec('PRAGMA wal_checkpoint(TRUNCATE); PRAGMA synchronous = NORMAL')
 }
 
 /** Who closes an index last folds the log into it; not who only reads it. */

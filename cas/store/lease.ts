@@ -64,23 +64,33 @@ export async function sweepDeadLeases(
   own: string | undefined,
   beforeRemoval: (scopes: ReadonlySet<string>) => Promise<void>,
 ): Promise<void> {
-  const names = readdirSync(paths.leases).filter((name) => name !== own && !isYoung(paths, name))
-  if (names.length === 0) return
+  // What a process has, it has only while it has a lease: seen before the leases, it is of one of them, or of nobody.
+  const scopes = scopesInUse(paths, db)
+  const names = readdirSync(paths.leases)
+  const lost = scopes.filter((scope) => !names.includes(scope))
   const dead = new Map<string, number>()
   try {
     for (const name of names) {
+      if (name === own || isYoung(paths, name)) continue
       const fd = lockIfDead(join(paths.leases, name))
       if (fd !== undefined) dead.set(name, fd)
     }
-    if (dead.size === 0) return
-    await beforeRemoval(new Set(dead.keys()))
-    for (const scope of dead.keys()) {
+    const gone = new Set([...dead.keys(), ...lost])
+    if (gone.size === 0) return
+    await beforeRemoval(gone)
+    for (const scope of gone) {
       if (UNNAMED.test(scope)) rmSync(join(paths.leases, scope), { force: true })
       else forget(paths, db, scope)
     }
   } finally {
     for (const fd of dead.values()) closeSync(fd)
   }
+}
+
+/** By work directories and the index. A power cut may keep them and lose the lease. */
+function scopesInUse(paths: StorePaths, db: Database): string[] {
+  const leased = db.all('SELECT DISTINCT scope FROM leased').map((row) => String(row['scope']))
+  return [...new Set([...leased, ...readdirSync(paths.work)])]
 }
 
 function isYoung(paths: StorePaths, name: string): boolean {

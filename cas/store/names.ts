@@ -105,6 +105,8 @@ export function changeNames<T>(
   const { db } = context
   let staged: Staged | undefined
   const result = db.durably(() => {
+    // Before the change: a file without it, should the change not be committed.
+    makeFirst(context)
     const done = work()
     if (done.changed) staged = stage(context)
     return done.result
@@ -123,16 +125,18 @@ interface Staged {
   readonly sequence: number
 }
 
-function stage(context: StoreContext): Staged {
+/** Once changes are counted, an index without the file is a loss. */
+function makeFirst(context: StoreContext): void {
   const { db, paths } = context
-  const present = namesSequence(db)
-  // Once it counts changes, an index without the file is a loss.
-  if (!existsSync(namesPath(paths))) {
-    const first = write(context, present)
-    renameSync(first.path, namesPath(paths))
-    syncDirectory(paths.root)
-  }
-  const staged = write(context, present + 1)
+  if (existsSync(namesPath(paths))) return
+  const first = write(context, namesSequence(db))
+  renameSync(first.path, namesPath(paths))
+  syncDirectory(paths.root)
+}
+
+function stage(context: StoreContext): Staged {
+  const { db } = context
+  const staged = write(context, namesSequence(db) + 1)
   db.run("INSERT OR REPLACE INTO meta VALUES ('names', ?)", staged.sequence)
   return staged
 }

@@ -1,6 +1,6 @@
 /** Opening a store, and putting its parts together. */
 import { existsSync, mkdirSync, readdirSync } from 'node:fs'
-import { basename } from 'node:path'
+import { basename, dirname } from 'node:path'
 import { TbuildError } from '../../errors.ts'
 import { isErrno } from '../../linux/index.ts'
 import { createBlobStore } from './blobs.ts'
@@ -15,6 +15,7 @@ import { convertLegacy } from './legacy.ts'
 import { storePaths, type StorePaths } from './paths.ts'
 import { keptSequence, namesSequence } from './names.ts'
 import { openStatCache } from '../stat-cache/stat-cache.ts'
+import { syncDirectory } from './spool.ts'
 import { createStepCache } from './steps.ts'
 import { dueBytes } from '../gc/due.ts'
 import { pinsOf } from '../gc/pins.ts'
@@ -107,7 +108,8 @@ function openWithRoom(paths: StorePaths): Database {
 
 function openFiles(paths: StorePaths): Database {
   try {
-    if (!existsSync(paths.index)) make(paths)
+    const isNew = !existsSync(paths.index)
+    if (isNew) make(paths)
     // First the file, then the index, which is never behind it.
     const kept = keptSequence(paths)
     const db = openDatabase(paths.index, () => refuseLostIndex(paths))
@@ -116,6 +118,7 @@ function openFiles(paths: StorePaths): Database {
       throw lostIndex(`The store's index ${paths.index} is older than what else is in the store`)
     }
     makeDirectories(paths)
+    if (isNew) syncDirectory(paths.root)
     return db
   } catch (error) {
     if (!isErrno(error, 'EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'ENOSPC', 'ERR_SQLITE_ERROR')) throw error
@@ -170,7 +173,14 @@ function directoriesOf(paths: StorePaths): string[] {
 
 /** All that this format has; an older one had fewer. */
 function makeDirectories(paths: StorePaths): void {
-  for (const directory of directoriesOf(paths)) mkdirSync(directory, { recursive: true, mode: 0o700 })
+  const made = directoriesOf(paths).filter(
+    (directory) => mkdirSync(directory, { recursive: true, mode: 0o700 }) !== undefined,
+  )
+  if (made.length === 0) return
+  // What is synced in a directory is lost with the directory's own name.
+  for (const directory of new Set([...made.map((path) => dirname(path)), paths.root, dirname(paths.root)])) {
+    syncDirectory(directory)
+  }
 }
 
 function message(error: unknown): string {
