@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs'
@@ -171,6 +172,22 @@ describe('damage', () => {
     await shop.store[Symbol.asyncDispose]()
     writeFileSync(join(path, 'index.db'), 'not a database, but long enough to be looked at as one')
     await expect(openStore(path)).rejects.toMatchObject({ code: 'STORE_CORRUPT' })
+  })
+})
+
+describe('a lease that a power cut has lost', () => {
+  test('what its process had goes all the same; what is no scope is not touched', async () => {
+    await shop.store[Symbol.asyncDispose]()
+    const scope = '0123456789abcdef'
+    mkdirSync(join(path, 'work', scope, 'upper'), { recursive: true })
+    mkdirSync(join(shop.directory, 'mine'))
+    const db = new DatabaseSync(join(path, 'index.db'))
+    db.exec(`INSERT INTO leased VALUES ('${scope}', 'sha256:x'), ('../../mine', 'sha256:x')`)
+    await using _ = await openStore(path)
+    expect(readdirSync(join(path, 'work'))).toEqual([])
+    expect(db.prepare('SELECT scope FROM leased').all()).toEqual([{ scope: '../../mine' }])
+    expect(statSync(join(shop.directory, 'mine')).isDirectory()).toBe(true)
+    db.close()
   })
 })
 

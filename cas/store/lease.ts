@@ -87,10 +87,12 @@ export async function sweepDeadLeases(
   }
 }
 
-/** By work directories and the index. A power cut may keep them and lose the lease. */
+const SCOPE = /^[0-9a-f]{16}$/
+
+/** By work directories and the index. A power cut may keep them and lose the lease. What is no scope is for fsck to say. */
 function scopesInUse(paths: StorePaths, db: Database): string[] {
   const leased = db.all('SELECT DISTINCT scope FROM leased').map((row) => String(row['scope']))
-  return [...new Set([...leased, ...readdirSync(paths.work)])]
+  return [...new Set([...leased, ...readdirSync(paths.work)])].filter((scope) => SCOPE.test(scope))
 }
 
 function isYoung(paths: StorePaths, name: string): boolean {
