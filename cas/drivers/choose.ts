@@ -14,7 +14,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { TbuildError } from '../../errors.ts'
-import { mountErofs, mountOverlay, setXattr, SysError } from '../../linux/index.ts'
+import { isErrno, mountErofs, mountOverlay, setXattr, SysError } from '../../linux/index.ts'
 import { contentKind, otherKind, type ContentKind } from '../contents/kind.ts'
 import { writeErofs } from '../erofs/image.ts'
 import { LayerTree } from '../layer/tree.ts'
@@ -78,7 +78,7 @@ function probe(context: StoreContext, name: DriverName): string | undefined {
     if (name === 'erofs') tryErofs(path)
     else tryObjects(context, path)
   } catch (error) {
-    if (!(error instanceof SysError)) throw error
+    if (!(error instanceof SysError) || isPassing(error)) throw error
     const what =
       name === 'erofs'
         ? 'mounts no EROFS image from a file of this file system'
@@ -89,6 +89,11 @@ function probe(context: StoreContext, name: DriverName): string | undefined {
   }
   db.run('INSERT OR REPLACE INTO meta VALUES (?, ?)', name, `${bootId()} ${refusal ?? ''}`)
   return refusal
+}
+
+/** It says nothing of what the kernel can do; kept, it would until the next boot. */
+function isPassing(error: SysError): boolean {
+  return isErrno(error, 'EIO', 'ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE', 'ENFILE', 'EINTR')
 }
 
 /** The smallest image. */
@@ -127,13 +132,13 @@ function tryObjects(context: StoreContext, directory: string): void {
     const mount = mountOverlay({ lowers: [fd('lower'), fd('bottom')], data: fd('data'), upper })
     opened.set('mount', mount)
     const found = readFileSync(`/proc/self/fd/${mount}/file`, 'utf8')
-    if (found !== text) throw new SysError('read', EIO, 'the data was not found')
+    if (found !== text) throw new SysError('read', ENODATA, 'the data was not found')
   } finally {
     for (const fd of opened.values()) closeSync(fd)
   }
 }
 
-const EIO = 5
+const ENODATA = 61
 
 function unusable(message: string): TbuildError {
   return new TbuildError('DRIVER_UNUSABLE', message, {

@@ -18,6 +18,13 @@ interface Waiting {
   readonly reject: (error: unknown) => void
 }
 
+/** Durable, with its index image. */
+interface Prepared {
+  readonly one: Waiting
+  readonly wasStored: boolean
+  readonly image: IndexImage | undefined
+}
+
 /** Resolves when the layer is recorded. */
 export function createCommitter(
   context: StoreContext,
@@ -58,28 +65,63 @@ export function createCommitter(
     return true
   }
 
-  const commit = async (layers: readonly IncomingLayer[]): Promise<void> => {
-    for (let rest = layers; rest.length > 0;) {
-      // Of a layer that is stored already nothing is needed, unless collection takes it away before this is recorded.
-      const stored = new Set(rest.filter(isStored))
-      const fresh = rest.filter((layer) => !stored.has(layer))
-      await Promise.all(fresh.flatMap(({ recipe, contents }) => [recipe.finish(), contents.sync()]))
-      const images = await Promise.all(
-        rest.map(async (layer) => {
-          if (stored.has(layer)) return undefined
-          layer.contents.resolve()
-          return await driver().index(layer.diffId, layer.tree, layer.contents.list)
-        }),
+  /** An fsync that failed is final: the kernel tells such an error once, and the next one succeeds though the data is lost. */
+  const synced = new WeakMap<IncomingLayer, Promise<unknown>>()
+  const makeDurable = async (layer: IncomingLayer): Promise<void> => {
+    let sync = synced.get(layer)
+    if (sync === undefined) {
+      sync = Promise.all([layer.recipe.finish(), layer.contents.sync()])
+      synced.set(layer, sync)
+    }
+    await sync
+  }
+
+  const prepare = async (one: Waiting): Promise<Prepared> => {
+    const { layer } = one
+    // Nothing is needed of it, unless collection takes it away before this is recorded.
+    if (isStored(layer)) return { one, wasStored: true, image: undefined }
+    await makeDurable(layer)
+    layer.contents.resolve()
+    return {
+      one,
+      wasStored: false,
+      image: await driver().index(layer.diffId, layer.tree, layer.contents.list),
+    }
+  }
+
+  /** Those that are in the index after it. */
+  const recordAll = (prepared: readonly Prepared[]): readonly Prepared[] =>
+    db.transaction(() => {
+      const done = prepared.filter(({ one: { layer }, wasStored, image }) =>
+        db.attempt(() => (isStored(layer) || !wasStored) && record(layer, image)),
       )
-      const recorded = db.transaction(() => {
-        const done = rest.filter((layer, i) =>
-          db.attempt(() => (isStored(layer) || !stored.has(layer)) && record(layer, images[i])),
-        )
-        if (done.length > 0) syncDirectory(paths.layers)
-        return done
-      })
-      for (const { contents } of recorded) contents.confirm()
-      rest = rest.filter((layer) => !recorded.includes(layer))
+      if (done.length > 0) syncDirectory(paths.layers)
+      return done
+    })
+
+  const commit = async (batch: readonly Waiting[]): Promise<void> => {
+    for (let rest = batch; rest.length > 0;) {
+      const prepared: Prepared[] = []
+      await Promise.all(
+        rest.map((one) =>
+          prepare(one).then(
+            (ready) => void prepared.push(ready),
+            (error: unknown) => one.reject(error),
+          ),
+        ),
+      )
+      let recorded: readonly Prepared[]
+      try {
+        recorded = recordAll(prepared)
+      } catch (error) {
+        for (const { one } of prepared) one.reject(error)
+        return
+      }
+      for (const { one } of recorded) {
+        one.layer.contents.confirm()
+        one.resolve({ diffId: one.layer.diffId, size: one.layer.size })
+      }
+      rest = prepared.filter((one) => !recorded.includes(one)).map(({ one }) => one)
     }
   }
 
@@ -88,15 +130,7 @@ export function createCommitter(
     while (waiting.length > 0) {
       const batch = waiting
       waiting = []
-      try {
-        await commit(batch.map(({ layer }) => layer))
-        for (const { layer, resolve } of batch) resolve({ diffId: layer.diffId, size: layer.size })
-      } catch {
-        // Whose fault it is, each finds out alone.
-        for (const { layer, resolve, reject } of batch) {
-          await commit([layer]).then(() => resolve({ diffId: layer.diffId, size: layer.size }), reject)
-        }
-      }
+      await commit(batch)
     }
     running = false
   }
