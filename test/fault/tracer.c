@@ -292,9 +292,10 @@ static void record_made(const struct call *call, const char *path) {
   }
 }
 
-static void record_on(const char *name, pid_t tid, const struct call *call, const char *fields, ...) {
+/* False, and nothing written, when the file is gone already. */
+static int record_on(const char *name, pid_t tid, const struct call *call, const char *fields, ...) {
   struct stat info;
-  if (stat_call(tid, call, call->path, &info) != 0) return;
+  if (stat_call(tid, call, call->path, &info) != 0) return 0;
   begin(name, call);
   put_path(call->path);
   fprintf(out, " %lu", (unsigned long)info.st_ino);
@@ -302,6 +303,7 @@ static void record_on(const char *name, pid_t tid, const struct call *call, cons
   va_start(args, fields);
   vfprintf(out, fields, args);
   va_end(args);
+  return 1;
 }
 
 static void record_write(pid_t tid, const struct call *call, uint64_t offset, uint64_t length) {
@@ -317,29 +319,29 @@ static void record_write(pid_t tid, const struct call *call, uint64_t offset, ui
     got += (size_t)part;
   }
   close(fd);
-  record_on("write", tid, call, " %llu %zu", (unsigned long long)offset, got);
-  end();
-  fwrite(data, 1, got, out);
+  if (record_on("write", tid, call, " %llu %zu", (unsigned long long)offset, got)) {
+    end();
+    fwrite(data, 1, got, out);
+  }
   free(data);
 }
 
 static void record_attributes(pid_t tid, const struct call *call) {
   struct stat info;
   if (stat_call(tid, call, call->path, &info) != 0) return;
-  record_on("attr", tid, call, " %u %u %u %lld.%09ld", info.st_mode & 07777, info.st_uid, info.st_gid, (long long)info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
-  end();
+  if (record_on("attr", tid, call, " %u %u %u %lld.%09ld", info.st_mode & 07777, info.st_uid, info.st_gid, (long long)info.st_mtim.tv_sec, info.st_mtim.tv_nsec)) end();
 }
 
 static void record_xattr(pid_t tid, const struct call *call) {
   char value[65536];
   ssize_t length = lgetxattr(call->path, call->name, value, sizeof value);
   if (length < 0) {
-    record_on("rmxattr", tid, call, " ");
+    if (!record_on("rmxattr", tid, call, " ")) return;
     put_name(call->name);
     end();
     return;
   }
-  record_on("xattr", tid, call, " ");
+  if (!record_on("xattr", tid, call, " ")) return;
   put_name(call->name);
   fprintf(out, " %zd", length);
   end();
@@ -521,8 +523,7 @@ static void record(pid_t tid, struct task *task, long result) {
       fprintf(out, " . %lu %u %u %u", (unsigned long)stats.st_ino, stats.st_mode & 07777, stats.st_uid, stats.st_gid);
       end();
     } else if (call->existed) {
-      record_on("truncate", tid, call, " 0");
-      end();
+      if (record_on("truncate", tid, call, " 0")) end();
     } else {
       record_made(call, call->path);
     }
@@ -540,17 +541,14 @@ static void record(pid_t tid, struct task *task, long result) {
     record_write(tid, call, call->offset, (uint64_t)result);
     return;
   case TRUNCATE:
-    record_on("truncate", tid, call, " %llu", (unsigned long long)call->length);
-    end();
+    if (record_on("truncate", tid, call, " %llu", (unsigned long long)call->length)) end();
     return;
   case ALLOCATE:
     if ((call->flags & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0) {
-      record_on("punch", tid, call, " %llu %llu", (unsigned long long)call->offset, (unsigned long long)call->length);
-      end();
+      if (record_on("punch", tid, call, " %llu %llu", (unsigned long long)call->offset, (unsigned long long)call->length)) end();
     }
     if ((call->flags & FALLOC_FL_KEEP_SIZE) == 0 && stat_call(tid, call, call->path, &stats) == 0) {
-      record_on("truncate", tid, call, " %llu", (unsigned long long)stats.st_size);
-      end();
+      if (record_on("truncate", tid, call, " %llu", (unsigned long long)stats.st_size)) end();
     }
     return;
   case RENAME:
@@ -575,8 +573,7 @@ static void record(pid_t tid, struct task *task, long result) {
     record_whiteout(call, call->path);
     return;
   case SYNC:
-    record_on(call->number == __NR_fsync ? "fsync" : "fdatasync", tid, call, "");
-    end();
+    if (record_on(call->number == __NR_fsync ? "fsync" : "fdatasync", tid, call, "")) end();
     return;
   case SYNC_ALL:
     begin("sync", call);
