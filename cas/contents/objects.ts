@@ -24,6 +24,7 @@ import { objectPath } from '../store/paths.ts'
 import { syncDirectory } from '../store/spool.ts'
 import { claimContents } from './kind.ts'
 import { ContentList } from './list.ts'
+import { readVerified, type ContentReader } from './reader.ts'
 import { createIndex, generationOf, insertContents, type Place } from './segments.ts'
 import type { ContentWriter } from './types.ts'
 
@@ -155,6 +156,12 @@ export function createObjectWriter(context: StoreContext): ContentWriter {
     })
   }
 
+  const readAt: ContentReader['read'] = (digest, location, offset, into) => {
+    const number = list.find(digest)
+    if (number === undefined || !temporary.has(number)) context.reader().read(digest, location, offset, into)
+    else readWhole(pathOf(number), offset, into)
+  }
+
   return {
     list,
     begin: forget,
@@ -193,12 +200,8 @@ export function createObjectWriter(context: StoreContext): ContentWriter {
     find,
     flush: () => {},
     reader: {
-      read: (digest, location, offset, into) => {
-        const number = list.find(digest)
-        if (number === undefined || !temporary.has(number))
-          context.reader().read(digest, location, offset, into)
-        else readWhole(pathOf(number), offset, into)
-      },
+      read: readAt,
+      verifying: () => (digest, location, size) => readVerified(readAt, digest, location, size),
       [Symbol.dispose]: () => {},
     },
     sync: async () => {

@@ -1,4 +1,5 @@
 /** Reads contents back. */
+import { hash } from 'node:crypto'
 import { closeSync, openSync, readSync } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
 import { isErrno } from '../../linux/index.ts'
@@ -10,9 +11,17 @@ export const BLOCK = 512
 export interface ContentReader extends Disposable {
   /** Fills `into` from `offset` of the content on. Throws `STORE_CORRUPT` when there is less. */
   read(digest: Uint8Array, location: Location, offset: number, into: Uint8Array): void
+  /** For contents one after another: reads ahead, since what came together stands together (3 us for 10 KB, where a call for each takes 25). */
+  verifying(): VerifyingReader
 }
 
+/** All of a content: a view, valid until the next call. Throws `STORE_CORRUPT` when it is not what its digest says. */
+export type VerifyingReader = (digest: Uint8Array, location: Location, size: number) => Buffer
+
 const OPEN_FILES = 64
+const AHEAD = 1024 * 1024
+/** Larger ones are read alone. */
+export const MOST_VERIFIED: number = AHEAD / 2
 
 export function createContentReader(paths: StorePaths): ContentReader {
   const open = new Map<string, number>()
@@ -33,20 +42,29 @@ export function createContentReader(paths: StorePaths): ContentReader {
     }
     return fd
   }
+  const readAt: ContentReader['read'] = (digest, { segment, block }, offset, into) => {
+    const path =
+      segment === 0 ? objectPath(paths, Buffer.from(digest).toString('hex')) : segmentPath(paths, segment)
+    let fd
+    try {
+      fd = fdOf(path)
+    } catch (error) {
+      throw isErrno(error, 'ENOENT') ? damagedContent(digest) : error
+    }
+    for (let at = 0; at < into.length;) {
+      const count = readSync(fd, into, at, into.length - at, block * BLOCK + offset + at)
+      if (count === 0) throw damagedContent(digest)
+      at += count
+    }
+  }
   return {
-    read: (digest, { segment, block }, offset, into) => {
-      const path =
-        segment === 0 ? objectPath(paths, Buffer.from(digest).toString('hex')) : segmentPath(paths, segment)
-      let fd
-      try {
-        fd = fdOf(path)
-      } catch (error) {
-        throw isErrno(error, 'ENOENT') ? damagedContent(digest) : error
-      }
-      for (let at = 0; at < into.length;) {
-        const count = readSync(fd, into, at, into.length - at, block * BLOCK + offset + at)
-        if (count === 0) throw damagedContent(digest)
-        at += count
+    read: readAt,
+    verifying: () => {
+      const ahead = createReadAhead(fdOf, paths)
+      return (digest, location, size) => {
+        const seen = ahead(location, size)
+        if (seen !== undefined && isRight(seen, digest)) return seen
+        return readVerified(readAt, digest, location, size)
       }
     },
     [Symbol.dispose]: () => {
@@ -54,6 +72,52 @@ export function createContentReader(paths: StorePaths): ContentReader {
       open.clear()
     },
   }
+}
+
+/** What it gives may be older than the call, and from before a content was written whole: only a digest tells. */
+function createReadAhead(
+  fdOf: (path: string) => number,
+  paths: StorePaths,
+): (location: Location, size: number) => Buffer | undefined {
+  let buffer: Buffer | undefined
+  let from = 0
+  let length = 0
+  let current = 0
+  return ({ segment, block }, size) => {
+    if (segment === 0) return undefined
+    buffer ??= Buffer.allocUnsafeSlow(AHEAD)
+    const position = block * BLOCK
+    if (segment !== current || position < from || position + size > from + length) {
+      length = 0
+      current = segment
+      from = position
+      try {
+        length = readSync(fdOf(segmentPath(paths, segment)), buffer, 0, AHEAD, position)
+      } catch (error) {
+        if (!isErrno(error, 'ENOENT')) throw error
+      }
+    }
+    return position + size > from + length
+      ? undefined
+      : buffer.subarray(position - from, position - from + size)
+  }
+}
+
+/** All of a content, by itself. */
+export function readVerified(
+  read: ContentReader['read'],
+  digest: Uint8Array,
+  location: Location,
+  size: number,
+): Buffer {
+  const bytes = Buffer.allocUnsafe(size)
+  read(digest, location, 0, bytes)
+  if (!isRight(bytes, digest)) throw damagedContent(digest)
+  return bytes
+}
+
+function isRight(bytes: Buffer, digest: Uint8Array): boolean {
+  return hash('sha256', bytes, 'buffer').equals(digest)
 }
 
 /** `STORE_CORRUPT`: it is missing, cut short, or not what its digest says. */

@@ -4,7 +4,13 @@
  */
 import { createHash } from 'node:crypto'
 import { readSync } from 'node:fs'
-import { damagedContent, type ContentReader } from '../contents/reader.ts'
+import type { Location } from '../contents/list.ts'
+import {
+  damagedContent,
+  MOST_VERIFIED,
+  type ContentReader,
+  type VerifyingReader,
+} from '../contents/reader.ts'
 import type { ContentWriter } from '../contents/types.ts'
 import { createApplier, type AppliedLayer } from '../layer/apply.ts'
 import { LayerTree } from '../layer/tree.ts'
@@ -81,6 +87,7 @@ export function startTarIngest(parts: Parts): TarIngest {
 
 export function startEntryIngest(parts: Parts, reader: ContentReader): EntryIngest {
   const layer = new Incoming(parts)
+  const verified = reader.verifying()
   let name: TarOutputEntry['path'] = ''
   let size = 0
   /** Of the file's contents. */
@@ -131,7 +138,7 @@ export function startEntryIngest(parts: Parts, reader: ContentReader): EntryInge
       layer.hole(length, offset)
     },
     stored: (digest) => {
-      const isKnown = layer.stored(digest, reader)
+      const isKnown = layer.stored(digest, reader, verified)
       if (isKnown) take(size)
       return isKnown
     },
@@ -251,26 +258,31 @@ class Incoming {
     }
   }
 
-  stored(digest: Uint8Array, reader: ContentReader): boolean {
+  stored(digest: Uint8Array, reader: ContentReader, verified: VerifyingReader): boolean {
     const content = this.#contents.find(digest)
     if (content === undefined) return false
     // It may have been written by this very ingest.
     this.#contents.flush()
     const { list } = this.#contents
     const size = list.size(content)
-    const bytes = (scratch ??= Buffer.allocUnsafeSlow(PART))
     // The layer's DiffId would be right for whatever is read here: damage must not get into it.
+    if (size <= MOST_VERIFIED) this.hash.update(verified(digest, list.location(content), size))
+    else this.#readLarge(digest, list.location(content), size, reader)
+    this.#recipe.run(digest, size)
+    if (this.#inode !== undefined) this.#tree.addPiece(this.#inode, 0, size, content)
+    return true
+  }
+
+  #readLarge(digest: Uint8Array, location: Location, size: number, reader: ContentReader): void {
+    const bytes = (scratch ??= Buffer.allocUnsafeSlow(PART))
     const found = createHash('sha256')
     for (let at = 0; at < size; at += PART) {
       const some = bytes.subarray(0, Math.min(PART, size - at))
-      reader.read(digest, list.location(content), at, some)
+      reader.read(digest, location, at, some)
       found.update(some)
       this.hash.update(some)
     }
     if (!found.digest().equals(digest)) throw damagedContent(digest)
-    this.#recipe.run(digest, size)
-    if (this.#inode !== undefined) this.#tree.addPiece(this.#inode, 0, size, content)
-    return true
   }
 
   endEntry(): void {
