@@ -1,5 +1,5 @@
 /** COPY of 30,000 files of 10 KB. Bound: the same files through tar and sha256. */
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { facts, run, table, time, withBench, type Row } from './measure.ts'
@@ -19,20 +19,22 @@ await withBench((bench) => {
   let marker = 0
   const change = (): void => writeFileSync(join(context, 'tree/7/file-7'), `${marker++}${'x'.repeat(SIZE)}`)
   const bound = (hash: string) => () => run('sh', '-c', `tar -C "$0" -cf - . | ${hash}`, context)
-  const { store } = bench
+  const fresh = (): void => bench.fresh()
   const rows: Row[] = [
-    { what: 'tbuild, all new', time: time(3, build, change) },
+    { what: 'tbuild, all new', time: time(3, build, fresh) },
     { what: 'tbuild, one file changed', time: time(3, build, change) },
     { what: 'tbuild, nothing changed', time: time(3, build) },
   ]
+  const syncs = (): string => String(bench.countSyncs('build', '-t', 'copy', context))
   facts('syncs of the disk (fsync, fdatasync)', [
-    ['COPY, one file changed', String((change(), bench.countSyncs('build', '-t', 'copy', context)))],
-    ['COPY, nothing changed', String(bench.countSyncs('build', '-t', 'copy', context))],
+    ['COPY, all new', (fresh(), syncs())],
+    ['COPY, one file changed', (change(), syncs())],
+    ['COPY, nothing changed', syncs()],
   ])
-  rmSync(store, { recursive: true, force: true })
+  fresh()
   if (bench.hasBuildah) {
     const peer = (): void => bench.buildahBuild('-t', 'copy', context)
-    rows.push({ what: 'buildah, all new', time: time(1, peer, change) })
+    rows.push({ what: 'buildah, all new', time: time(1, peer) })
     rows.push({ what: 'buildah, one file changed', time: time(1, peer, change) })
     rows.push({ what: 'buildah, nothing changed', time: time(1, peer) })
   }

@@ -22,6 +22,8 @@ export interface Bench {
   /** tbuild's store, and buildah's. */
   readonly store: string
   readonly buildahStore: string
+  /** Begins with stores that hold the base image only. */
+  fresh(): void
   /** What the command says on standard output. */
   tbuildSays(...args: readonly string[]): string
   /** How often the command and its children called fsync or fdatasync: in a run of its own, slowed down by strace. */
@@ -55,10 +57,24 @@ export async function withBench(work: (bench: Bench) => void | Promise<void>): P
     if (status !== 0)
       throw new Error(`${program} ${args.join(' ')} ended with ${status}:\n${stderr.toString()}`)
   }
+  const emptyBuildah = (): void => {
+    if (!existsSync(bench.buildahStore)) return
+    spawnSync('buildah', [...roots, 'rm', '--all'], { stdio: 'ignore' })
+    rmSync(bench.buildahStore, { recursive: true, force: true })
+  }
   const bench: Bench = {
     directory,
     store: join(directory, 'store'),
     buildahStore: join(directory, 'buildah'),
+    fresh: () => {
+      emptyBuildah()
+      rmSync(bench.store, { recursive: true, force: true })
+      bench.tbuild('import', '--change', 'CMD ["true"]', join(directory, 'base.tar'), 'localhost/base')
+      if (!bench.hasBuildah) return
+      const archive = join(directory, 'base-image.tar')
+      bench.tbuild('save', '-o', archive, 'localhost/base')
+      bench.buildah('pull', '--quiet', `docker-archive:${archive}`)
+    },
     tbuildSays: (...args) => execFileSync(TBUILD, args, { env, encoding: 'utf8' }),
     countSyncs: (...args) => {
       const trace = join(directory, 'trace')
@@ -73,28 +89,24 @@ export async function withBench(work: (bench: Bench) => void | Promise<void>): P
     buildahBuild: (...args) => quietly('buildah', [...roots, 'bud', '--layers', ...BUILDAH_BUILD, ...args]),
   }
   try {
-    const base = makeBase(directory)
-    bench.tbuild('import', '--change', 'CMD ["true"]', base, 'localhost/base')
-    if (bench.hasBuildah) {
-      bench.tbuild('save', '-o', join(directory, 'base-image.tar'), 'localhost/base')
-      bench.buildah('pull', '--quiet', `docker-archive:${join(directory, 'base-image.tar')}`)
-    } else console.log('(buildah and runc are not here: no peer)')
+    makeBase(directory)
+    bench.fresh()
+    if (!bench.hasBuildah) console.log('(buildah and runc are not here: no peer)')
     await work(bench)
   } finally {
-    if (bench.hasBuildah) spawnSync('buildah', [...roots, 'rm', '--all'], { stdio: 'ignore' })
+    emptyBuildah()
     rmSync(directory, { recursive: true, force: true })
   }
 }
 
-function makeBase(directory: string): string {
+/** As `base.tar`. */
+function makeBase(directory: string): void {
   const root = join(directory, 'base')
   for (const folder of ['bin', 'etc', 'tmp']) mkdirSync(join(root, folder), { recursive: true })
   copyFileSync('/bin/busybox', join(root, 'bin/busybox'))
   for (const applet of execFileSync('/bin/busybox', ['--list'], { encoding: 'utf8' }).trim().split('\n'))
     if (applet !== 'busybox') symlinkSync('busybox', join(root, 'bin', applet))
-  const tar = join(directory, 'base.tar')
-  execFileSync('tar', ['-C', root, '--numeric-owner', '-cf', tar, '.'])
-  return tar
+  execFileSync('tar', ['-C', root, '--numeric-owner', '-cf', join(directory, 'base.tar'), '.'])
 }
 
 /** Runs `work` and tells the least and the median time. `before` is not timed. */
