@@ -15,6 +15,7 @@ import type { ContainerSpec } from './spec.ts'
 import type { ResolvedUser } from './user.ts'
 
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+const NUL = Buffer.alloc(1)
 const DEFAULT_SHM_BYTES = 64 * 1024 * 1024
 
 /**
@@ -67,12 +68,20 @@ export interface LaunchDetails {
   /** v1. */
   readonly tasks: readonly number[]
   readonly etc: readonly EtcFile[]
+  readonly mounts: readonly {
+    readonly fd: number
+    /** Byte strings: what of it is mounted, and where. */
+    readonly path: string
+    readonly target: string
+    /** `MOUNT_ATTR_*`. */
+    readonly attributes: number
+  }[]
   readonly filter: Uint8Array
 }
 
 export function encodeSpec(spec: ContainerSpec, user: ResolvedUser, details: LaunchDetails): Buffer {
   const path = spec.env.findLast((entry) => entry.startsWith('PATH='))?.slice(5) ?? DEFAULT_PATH
-  const fields: (string | number)[] = [
+  const fields: (string | number | Buffer)[] = [
     process.pid,
     details.root,
     details.cgroup,
@@ -88,11 +97,20 @@ export function encodeSpec(spec: ContainerSpec, user: ResolvedUser, details: Lau
     spec.cwd,
     path,
     ...details.etc.flatMap(({ target, name, content }) => [target, name, content]),
+    details.mounts.length,
+    ...details.mounts.flatMap(({ fd, path, target, attributes }) => [
+      fd,
+      Buffer.from(path, 'latin1'),
+      Buffer.from(target, 'latin1'),
+      attributes,
+    ]),
     ...list(spec.args),
     ...list(spec.env),
     details.filter.length / 8,
   ]
-  const text = Buffer.from(`${fields.join('\0')}\0`)
+  const text = Buffer.concat(
+    fields.flatMap((field) => [Buffer.isBuffer(field) ? field : Buffer.from(String(field)), NUL]),
+  )
   const length = Buffer.alloc(4)
   length.writeUInt32LE(text.length + details.filter.length)
   return Buffer.concat([length, text, details.filter])
@@ -106,7 +124,8 @@ function list(values: readonly (string | number)[]): (string | number)[] {
 export function checkSpec(spec: ContainerSpec): void {
   if (spec.args.length === 0) invalid('There is no command to run.')
   const extra = (spec.extraHosts ?? []).flat()
-  const texts = [...spec.args, ...spec.env, spec.cwd, spec.hostname, ...extra]
+  const targets = (spec.mounts ?? []).map(({ target }) => target)
+  const texts = [...spec.args, ...spec.env, spec.cwd, spec.hostname, ...extra, ...targets]
   const bad = texts.find((text) => text.includes('\0'))
   if (bad !== undefined) invalid(`A NUL byte in ${JSON.stringify(bad.slice(0, 80))}`)
   if (Buffer.byteLength(spec.hostname) > 64)

@@ -1,57 +1,50 @@
 /**
- * What must exist in a root to be mounted on: /proc, /sys, /dev and three files of /etc. What the root lacks is made
- * before the launch and taken away afterwards, with the times of its parents put back, so that a snapshot never shows
- * it. On an overlay the parents are still copied up, unchanged.
+ * What must exist in a root to be mounted on: /proc, /sys, /dev, three files of /etc, and the targets of mounts that were asked for (targets.ts). What the
+ * root lacks is made before the launch and taken away afterwards, with the times of its parents put back, so that a
+ * snapshot never shows it. On an overlay the parents are still copied up, unchanged.
  *
  * The root is hostile: every name is resolved by the kernel inside it (RESOLVE_IN_ROOT).
  */
-import { closeSync, constants, fstatSync, readlinkSync, type BigIntStats } from 'node:fs'
+import { closeSync, constants, fstatSync, readlinkSync } from 'node:fs'
 import { TbuildError } from '../errors.ts'
 import {
   isErrno,
-  mkdirat,
   O_PATH,
   openat2,
   readlinkat,
   RESOLVE_IN_ROOT,
   RESOLVE_NO_MAGICLINKS,
-  setTimes,
-  unlinkat,
 } from '../linux/index.ts'
+import type { OpenMount } from './mounts.ts'
+import { make, removeAll, type Made } from './stubs.ts'
+import { makeTargets } from './targets.ts'
 
 const IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
-const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_WRONLY, S_IFDIR, S_IFLNK, S_IFMT } = constants
+const { O_DIRECTORY, O_NOFOLLOW, S_IFDIR, S_IFLNK, S_IFMT } = constants
 // As path_resolution(7) allows.
 const MOST_SYMLINKS = 40
 
 export interface MountPoints extends Disposable {
   /** The files' names with every symlink resolved; '' when one lies where the container has a mount of its own. */
   readonly etc: { readonly resolvConf: string; readonly hosts: string; readonly hostname: string }
+  /** Of each mount, without symlinks, a byte string with a leading `/`. */
+  readonly targets: readonly string[]
 }
 
-interface Made {
-  /** O_PATH descriptors. */
-  readonly parent: number
-  readonly self: number
-  readonly name: string
-  readonly directory: boolean
-  /** The parent's times before, and its modification time after we made the name. */
-  readonly before: bigint
-  readonly after: bigint
-}
-
-/** @throws TbuildError `ROOT_INVALID` when the root has something else in their place */
-export function makeMountPoints(root: number): MountPoints {
+/** @throws TbuildError `ROOT_INVALID` when the root has something else in their place, `MOUNT_TARGET` */
+export function makeMountPoints(root: number, mounts: readonly OpenMount[] = []): MountPoints {
   const made: Made[] = []
   const remove = (): void => removeAll(made)
   try {
     for (const name of ['proc', 'sys', 'dev']) makeDirectory(root, name, made)
+    const etc = {
+      resolvConf: makeFile(root, 'etc/resolv.conf', made),
+      hosts: makeFile(root, 'etc/hosts', made),
+      hostname: makeFile(root, 'etc/hostname', made),
+    }
     return {
-      etc: {
-        resolvConf: makeFile(root, 'etc/resolv.conf', made),
-        hosts: makeFile(root, 'etc/hosts', made),
-        hostname: makeFile(root, 'etc/hostname', made),
-      },
+      etc,
+      targets: makeTargets(root, mounts, made),
       [Symbol.dispose]: remove,
     }
   } catch (error) {
@@ -127,49 +120,6 @@ function reach(
   closeSync(parent)
   if (++walk.symlinks > MOST_SYMLINKS) throw invalid(`/${path}`, 'a loop of symbolic links')
   return reach(root, link.startsWith('/') ? `.${link}` : `${above}/${link}`, directory, made, walk)
-}
-
-/** Takes over `parent`. */
-function make(parent: number, name: string, directory: boolean, made: Made[]): void {
-  const before = times(parent)
-  if (directory) mkdirat(parent, name, 0o755)
-  else closeSync(openat2(parent, name, { flags: O_CREAT | O_EXCL | O_WRONLY, mode: 0o644 }))
-  const self = openat2(parent, name, { flags: O_PATH | O_NOFOLLOW })
-  made.push({ parent, self, name, directory, before: before.mtimeNs, after: times(parent).mtimeNs })
-}
-
-function times(fd: number): BigIntStats {
-  return fstatSync(fd, { bigint: true })
-}
-
-/** Last made, first removed: so each parent's times come back to what they were before the first. */
-function removeAll(made: Made[]): void {
-  for (const entry of made.splice(0).toReversed()) {
-    try {
-      removeOne(entry)
-    } finally {
-      closeSync(entry.self)
-      closeSync(entry.parent)
-    }
-  }
-}
-
-function removeOne({ parent, self, name, directory, before, after }: Made): void {
-  const now = times(parent).mtimeNs
-  try {
-    const fd = openat2(parent, name, { flags: O_PATH | O_NOFOLLOW })
-    const there = times(fd)
-    closeSync(fd)
-    const ours = times(self)
-    if (there.ino !== ours.ino || there.dev !== ours.dev || (!directory && there.size !== 0n)) return
-    unlinkat(parent, name, { directory })
-  } catch (error) {
-    // The container removed or filled it: then it is the container's own doing, and stays.
-    if (isErrno(error, 'ENOENT', 'ENOTEMPTY', 'EEXIST', 'ENOTDIR', 'EISDIR')) return
-    throw error
-  }
-  // Somebody else changed the parent after us: that change's time is the one to keep.
-  setTimes(parent, '.', { mtime: now === after ? before : now })
 }
 
 function invalid(path: string, what: string): TbuildError {

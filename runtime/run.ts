@@ -9,6 +9,7 @@ import { createCgroup, type Cgroup, type CgroupUsage } from './cgroup/index.ts'
 import { etcFiles } from './etc-files.ts'
 import { checkSpec, encodeSpec, launcherProgram } from './launch.ts'
 import { makeMountPoints } from './mount-points.ts'
+import { openMounts } from './mounts.ts'
 import { launchError, readRecords, type Ended } from './records.ts'
 import { defaultFilter } from './seccomp/index.ts'
 import type { Container, ContainerSpec, Exit } from './spec.ts'
@@ -25,7 +26,7 @@ const ABORT_GRACE_MS = 2000
  * reason; `exited` of one that has resolves as for SIGKILL.
  *
  * @throws TbuildError `COMMAND_NOT_FOUND` (a shell's 127), `COMMAND_NOT_EXECUTABLE` (126), `CWD_MISSING`,
- *   `USER_UNKNOWN`, `ROOT_INVALID`, `SPEC_INVALID`, `LIMITS_UNAVAILABLE`, `LAUNCHER_MISSING`, `LAUNCH_FAILED` (names the
+ *   `USER_UNKNOWN`, `ROOT_INVALID`, `MOUNT_TARGET`, `SPEC_INVALID`, `LIMITS_UNAVAILABLE`, `LAUNCHER_MISSING`, `LAUNCH_FAILED` (names the
  *   step and the errno, e.g. `pivot_root: EINVAL`)
  */
 export async function runContainer(
@@ -39,28 +40,44 @@ export async function runContainer(
   const cleanup = new AsyncDisposableStack()
   const pipes = new DisposableStack()
   try {
-    const mountPoints = cleanup.use(makeMountPoints(spec.root))
+    const mounts = pipes.use(openMounts(spec.mounts ?? []))
+    const mountPoints = cleanup.use(makeMountPoints(spec.root, mounts.list))
     const root = pipes.use(cloneRoot(spec.root))
     const cgroup = cleanup.use(createCgroup(spec.scope, spec.limits))
     const stdio = pipes.use(openStdio(spec.stdio))
 
     // The descriptors' numbers in the launcher: 0 to 2 stdio, 3 the control socket, then these.
     const joins = cgroup.descriptors.map((_, index) => 5 + index)
+    const firstMount = 5 + joins.length
     const message = encodeSpec(spec, user, {
       root: 4,
       cgroup: cgroup.version === 2 ? (joins[0] ?? -1) : -1,
       tasks: cgroup.version === 1 ? joins : [],
       etc: etcFiles(spec, mountPoints),
+      mounts: mounts.list.map(({ path, attributes }, index) => ({
+        fd: firstMount + index,
+        path,
+        target: mountPoints.targets[index] ?? '',
+        attributes,
+      })),
       filter: defaultFilter(),
     })
     const child = spawn(launcherProgram(), [], {
       argv0: 'tbuild-launcher',
       cwd: '/',
       env: {},
-      stdio: [...stdio.child, 'pipe', root.fd, ...cgroup.descriptors, ...(spec.inheritFds ?? [])],
+      stdio: [
+        ...stdio.child,
+        'pipe',
+        root.fd,
+        ...cgroup.descriptors,
+        ...mounts.list.map(({ fd }) => fd),
+        ...(spec.inheritFds ?? []),
+      ],
     })
     stdio.closeChildEnds()
     root[Symbol.dispose]()
+    mounts[Symbol.dispose]()
     cgroup.closeDescriptors()
     return await follow(child, message, { spec, cgroup, stdio, cleanup, signal: options.signal })
   } catch (error) {

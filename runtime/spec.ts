@@ -14,6 +14,36 @@ export interface Limits {
 /** As in `child_process`; a number is a descriptor of this process. `'pipe'` is a real pipe, not a socket. */
 export type Stdio = 'ignore' | 'inherit' | 'pipe' | number
 
+/** What is mounted into a root, as a RUN asks for it. */
+export type ContainerMount = MountPlace &
+  (
+    | {
+        readonly kind: 'mount'
+        /** A detached mount of the caller's, which this container alone uses; it stays the caller's to close. */
+        readonly fd: number
+        /** What of it is mounted, a byte string (one character a byte), without symlinks; '' is all. */
+        readonly path: string
+      }
+    /** A directory or file of the host. */
+    | { readonly kind: 'host'; readonly fd: number }
+    /** Without a size, half of the memory. */
+    | { readonly kind: 'tmpfs'; readonly sizeBytes?: number | undefined }
+    /** A file that is nowhere but in memory. */
+    | {
+        readonly kind: 'file'
+        readonly content: Uint8Array
+        readonly mode: number
+        readonly uid: number
+        readonly gid: number
+      }
+  )
+
+interface MountPlace {
+  /** Absolute; symlinks are followed inside the root. What is not there is made, and taken away afterwards. */
+  readonly target: string
+  readonly readOnly: boolean
+}
+
 export interface ContainerSpec {
   /**
    * Descriptor of a detached (overlay) mount; stays the caller's to close, when the container has ended. It serves one
@@ -39,6 +69,8 @@ export interface ContainerSpec {
   readonly readonlyEtcFiles: boolean
   /** Size of /dev/shm; 64 MiB unless told. */
   readonly shmBytes?: number
+  /** In this order; one may lie in another that comes before it. */
+  readonly mounts?: readonly ContainerMount[]
   readonly stdio: { readonly stdin: Stdio; readonly stdout: Stdio; readonly stderr: Stdio }
   /** A terminal inside the container, relayed to stdin and stdout. */
   readonly tty: boolean

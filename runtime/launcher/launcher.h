@@ -28,6 +28,7 @@
 #define CONTROL_FD 3 /* the socket to tbuild */
 #define MAX_CGROUPS 8
 #define MAX_GROUPS 65536
+#define MAX_MOUNTS 1024
 
 struct spec {
   pid_t parent;
@@ -47,6 +48,8 @@ struct spec {
   const char *cwd;
   const char *path;         /* PATH to search for argv[0] */
   struct { const char *target, *name, *content; } etc[3]; /* target "": not mounted */
+  struct mount { int fd; const char *path, *target; uint64_t attributes; } *mounts; /* path "": all of it */
+  size_t nmounts;
   char **argv;
   char **envp;
   struct sock_fprog filter;

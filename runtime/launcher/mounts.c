@@ -8,6 +8,7 @@
  * sees as a directory. No devices cgroup is needed.
  */
 #include "launcher.h"
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -102,6 +103,60 @@ static void mask_paths(void) {
   }
 }
 
+/* Nothing on the way is a symlink: who wrote the spec has resolved the path. */
+static int open_plain(int directory, const char *path) {
+  struct open_how how = {.flags = O_PATH | O_CLOEXEC | O_NOFOLLOW,
+                         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+  return (int)syscall(SYS_openat2, directory, path, &how, sizeof how);
+}
+
+/* Fails as "mount /cache: EBUSY". */
+static void check_mount(long result, const struct mount *mount) {
+  if (result >= 0) return;
+  int error = errno;
+  char step[64];
+  snprintf(step, sizeof step, "mount %s", mount->target);
+  fail(step, error);
+}
+
+/*
+ * Of a part of a mount a clone is taken. Before kernel 6.15 only of a mount that is attached somewhere, so it is, for a moment. Private, or what is
+ * mounted in a directory of the host would show there.
+ */
+static void prepare_mounts(const struct spec *spec) {
+  static const char *const at = SCRATCH "/source";
+  struct { uint64_t set, clear, propagation, userns; } attributes = {.propagation = MS_PRIVATE};
+  for (size_t i = 0; i < spec->nmounts; i++) {
+    struct mount *mount = &spec->mounts[i];
+    if (mount->path[0] != 0) {
+      if (mkdir(at, 0700) < 0 && errno != EEXIST) fail("mkdir source of mount", errno);
+      check_mount(syscall(SYS_move_mount, mount->fd, "", AT_FDCWD, at, 4 /* MOVE_MOUNT_F_EMPTY_PATH */), mount);
+      int part = open_plain(mount->fd, mount->path);
+      check_mount(part, mount);
+      int clone = (int)syscall(SYS_open_tree, part, "", AT_EMPTY_PATH | O_CLOEXEC | 1 /* OPEN_TREE_CLONE */);
+      check_mount(clone, mount);
+      check(umount2(at, MNT_DETACH), "detach source of mount");
+      close(part);
+      mount->fd = clone;
+    }
+    attributes.set = mount->attributes;
+    check_mount(syscall(SYS_mount_setattr, mount->fd, "", AT_EMPTY_PATH, &attributes, sizeof attributes), mount);
+  }
+}
+
+static void attach_mounts(const struct spec *spec) {
+  int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  check(root, "open root");
+  for (size_t i = 0; i < spec->nmounts; i++) {
+    const struct mount *mount = &spec->mounts[i];
+    int target = open_plain(root, mount->target + 1);
+    check_mount(target, mount);
+    check_mount(syscall(SYS_move_mount, mount->fd, "", target, "", 0x44 /* both paths are empty */), mount);
+    close(target);
+  }
+  close(root);
+}
+
 /* v2: the container's own tree, read-only. v1: nothing to see. */
 static void mount_cgroup(const struct spec *spec) {
   const char *at = "/sys/fs/cgroup";
@@ -126,6 +181,8 @@ void root_populate(const struct spec *spec) {
   mount_at("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5");
   make_directory("/dev/mqueue", 0755);
   mount_at("mqueue", "/dev/mqueue", "mqueue", SAFE, NULL);
+  prepare_mounts(spec);
   check(umount2(SCRATCH, MNT_DETACH), "unmount scratch");
   mount_at("shm", "/dev/shm", "tmpfs", SAFE, spec->shm_options);
+  attach_mounts(spec);
 }

@@ -81,6 +81,14 @@ void spec_read(int fd, struct spec *spec) {
     spec->etc[i].name = text();
     spec->etc[i].content = text();
   }
+  spec->nmounts = count(MAX_MOUNTS);
+  spec->mounts = allocate(spec->nmounts + 1, sizeof *spec->mounts);
+  for (size_t i = 0; i < spec->nmounts; i++) {
+    spec->mounts[i].fd = (int)number();
+    spec->mounts[i].path = text();
+    spec->mounts[i].target = text();
+    spec->mounts[i].attributes = (uint64_t)number();
+  }
   spec->argv = texts();
   spec->envp = texts();
   size_t instructions = count(BPF_MAXINSNS);
