@@ -6,7 +6,7 @@ import { parse, type Dockerfile } from '../dockerfile-parser/index.ts'
 import type { BlobDigest, Image, StatCache, Store } from '../cas/index.ts'
 import { checkBuild } from './checks.ts'
 import { openContext, type BuildContext } from './copy/context.ts'
-import { parseGitSource } from './fetch/git.ts'
+import { contextAddress } from './fetch/address.ts'
 import { imageKey, writeImage } from './image.ts'
 import { findImage } from './images.ts'
 import { makePlan, type Plan } from './plan/plan.ts'
@@ -31,13 +31,13 @@ export async function build(
 ): Promise<BuildResult> {
   given.signal?.throwIfAborted()
   // Loaded only when it is wanted: a build that is all cached needs none of it.
-  const request = isDirectory(given.context)
+  const progress = createProgress(observe)
+  const request = isLocal(given)
     ? given
-    : await (await import('./fetch/context.ts')).fetchContext(given, store)
+    : await (await import('./fetch/context.ts')).fetchContext(given, store, progress)
   // A place in the store's work directory means nothing to anybody.
   const file = request === given ? request.dockerfile : basename(request.dockerfile)
   const tree = parse(readDockerfile(request.dockerfile), { file })
-  const progress = createProgress(observe)
   const once = (): Promise<Image> => buildOnce(request, tree, store, progress)
   const image = await once().catch((error: unknown) => {
     if (!isPruned(error)) throw error
@@ -164,8 +164,8 @@ function nameImage(store: Store, manifest: BlobDigest, tags: readonly string[]):
   return store.images.put(manifest, tags)
 }
 
-function isDirectory(context: string): boolean {
-  return context !== '-' && !/^https?:\/\//.test(context) && parseGitSource(context) === undefined
+function isLocal({ context, dockerfileStream }: BuildRequest): boolean {
+  return dockerfileStream === undefined && context !== '-' && contextAddress(context) === undefined
 }
 
 function readDockerfile(path: string): Buffer {

@@ -8,6 +8,8 @@ export interface BuildRequest {
   readonly contextStream?: AsyncIterable<Uint8Array> | undefined
   /** Path of the Dockerfile; it need not lie in the context. One that is not absolute is in the context, if that is no directory. */
   readonly dockerfile: string
+  /** The Dockerfile itself, when it is in no file: `dockerfile` is not looked at then. */
+  readonly dockerfileStream?: AsyncIterable<Uint8Array> | undefined
   /** Full references (`formatReference`) that the image gets. */
   readonly tags: readonly string[]
   /** `--build-arg`: a value, or `undefined` to take this process's environment variable of that name, if there is one. */

@@ -4,32 +4,53 @@ import { join } from 'node:path'
 import { TbuildError } from '../../errors.ts'
 import { bytesOf, openTree, resolveInTree, show, type Store } from '../../cas/index.ts'
 import { unpackArchive } from '../copy/unpack.ts'
+import type { Progress } from '../solve/observer.ts'
 import type { BuildRequest } from '../types.ts'
-import { checkout, parseGitSource, resolveCommit } from './git.ts'
-import { fetchFile } from './http.ts'
+import { contextAddress } from './address.ts'
+import { checkout, parseGitSource, resolveCommit, type GitSource } from './git.ts'
+import { fetchFile, shown } from './http.ts'
 
 /** A Dockerfile is written by people. */
 const MAX_DOCKERFILE_BYTES = 16 * 1024 * 1024
 const MAX_STREAM_BYTES = 64 * 1024 ** 3
 
+/** What a context and its Dockerfile are asked by. */
+export type ContextRequest = Pick<
+  BuildRequest,
+  'context' | 'contextStream' | 'dockerfile' | 'dockerfileStream' | 'noStatCache' | 'signal'
+>
+
 /**
  * The same request, on a directory of this process's which goes with its lease. What is no archive is a Dockerfile, and the context is empty.
  * Throws `CONTEXT_INVALID`, `DOCKERFILE_NOT_FOUND`, and what fetching and unpacking throw.
  */
-export async function fetchContext(request: BuildRequest, store: Store): Promise<BuildRequest> {
-  const signal = request.signal ?? new AbortController().signal
-  const git = parseGitSource(request.context)
+export async function fetchContext<Request extends ContextRequest>(
+  given: Request,
+  store: Store,
+  progress?: Progress,
+): Promise<Request> {
+  const signal = given.signal ?? new AbortController().signal
+  const request = given.dockerfileStream === undefined ? given : await spoolDockerfile(given, store, signal)
+  const address = request.context === '-' ? undefined : contextAddress(request.context)
+  if (address === undefined && request.context !== '-') return request
+  const directory = store.workDirectory('context')
+  const git = address === undefined ? undefined : parseGitSource(address)
   if (git !== undefined) {
-    const directory = store.workDirectory('context')
-    await checkout(git, await resolveCommit(git, signal), directory, false, signal)
+    await shownAs(progress, `[internal] load git source ${shown(address ?? '')}`, signal, () =>
+      fetchGit(git, directory, signal),
+    )
     return inDirectory(request, directory, git.subdirectory)
   }
-  const directory = store.workDirectory('context')
   const file = join(directory, 'file')
-  if (request.context === '-') await spool(request, file, signal)
-  else await fetchFile(request.context, file, { signal })
+  if (address === undefined) await spool(request.contextStream, file, MAX_STREAM_BYTES, signal)
+  else
+    await shownAs(progress, `[internal] load remote build context ${shown(address)}`, signal, () =>
+      fetchFile(address, file, { signal }),
+    )
   const unpacked = await unpackFile(store, directory)
   if (unpacked !== undefined) return inDirectory(request, unpacked, '')
+  if (given.dockerfileStream !== undefined)
+    throw invalid('it is no archive, and the Dockerfile is another one', 'leave -f out, or give an archive')
   const size = statSync(file).size
   if (size === 0 || size > MAX_DOCKERFILE_BYTES)
     throw invalid(
@@ -42,15 +63,54 @@ export async function fetchContext(request: BuildRequest, store: Store): Promise
   return { ...request, context: directory, dockerfile: beside, noStatCache: true }
 }
 
-async function spool({ contextStream }: BuildRequest, path: string, signal: AbortSignal): Promise<void> {
-  if (contextStream === undefined) throw invalid('there is no stream to read it from')
+/** The files of a commit, without its .git, in an empty directory. */
+export async function fetchGit(git: GitSource, directory: string, signal: AbortSignal): Promise<void> {
+  await checkout(git, await resolveCommit(git, signal), directory, false, signal)
+}
+
+/** What takes its time is a step of the build. */
+export async function shownAs<T>(
+  progress: Progress | undefined,
+  title: string,
+  signal: AbortSignal | undefined,
+  work: () => Promise<T>,
+): Promise<T> {
+  const step = progress?.start(title)
+  try {
+    const result = await work()
+    step?.done()
+    return result
+  } catch (error) {
+    if (signal?.aborted === true) step?.canceled()
+    else step?.failed(error)
+    throw error
+  }
+}
+
+async function spoolDockerfile<Request extends ContextRequest>(
+  request: Request,
+  store: Store,
+  signal: AbortSignal,
+): Promise<Request> {
+  const dockerfile = join(store.workDirectory('dockerfile'), 'Dockerfile')
+  await spool(request.dockerfileStream, dockerfile, MAX_DOCKERFILE_BYTES, signal)
+  return { ...request, dockerfile, dockerfileStream: undefined }
+}
+
+async function spool(
+  stream: AsyncIterable<Uint8Array> | undefined,
+  path: string,
+  limit: number,
+  signal: AbortSignal,
+): Promise<void> {
+  if (stream === undefined) throw invalid('there is no stream to read it from')
   const fd = openSync(path, 'wx', 0o600)
   try {
     let size = 0
-    for await (const chunk of contextStream) {
+    for await (const chunk of stream) {
       signal.throwIfAborted()
       size += chunk.length
-      if (size > MAX_STREAM_BYTES) throw invalid(`it has more than ${MAX_STREAM_BYTES / 1024 ** 3} GiB`)
+      if (size > limit) throw invalid(`what is read from the stream has more than ${limit / 1024 ** 2} MiB`)
       for (let done = 0; done < chunk.length;) done += writeSync(fd, chunk, done)
     }
   } finally {
@@ -69,7 +129,11 @@ async function unpackFile(store: Store, directory: string): Promise<string | und
 }
 
 /** Who wrote the context also wrote its symlinks: none of them may make a file of this machine its Dockerfile or ignore file. */
-function inDirectory(request: BuildRequest, directory: string, subdirectory: string): BuildRequest {
+function inDirectory<Request extends ContextRequest>(
+  request: Request,
+  directory: string,
+  subdirectory: string,
+): Request {
   const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
   try {
     using tree = openTree(fd)

@@ -1,14 +1,13 @@
-import { rmSync, statSync, writeFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { rmSync, writeFileSync } from 'node:fs'
 import { build as buildImage, type BuildRequest, type BuildResult } from '../../builder/index.ts'
 import type { Store } from '../../cas/index.ts'
-import { TbuildError } from '../../errors.ts'
 import { refuseTerminal } from '../archive-streams.ts'
 import { BUILD_OPTIONS } from '../arguments/build-options.ts'
 import { defineCommand, type Values } from '../arguments/types.ts'
 import { UsageError } from '../arguments/usage-error.ts'
 import { parseAnnotation, parseCall, parseCpuQuota } from '../arguments/build-values.ts'
 import { parseLimits, parsePair } from '../arguments/values.ts'
+import { contextSource } from '../contexts.ts'
 import { shortId } from '../format.ts'
 import { familiarName, parseName } from '../images.ts'
 import { interruptible } from '../interrupt.ts'
@@ -23,7 +22,8 @@ import { openChosenStore } from '../store.ts'
 export const build = defineCommand({
   usage: '[OPTIONS] CONTEXT',
   description: `
-CONTEXT is the directory that COPY and ADD take files from, or - for a tar or a Dockerfile on standard input. The word "build" may be left out.
+CONTEXT is the directory that COPY and ADD take files from; or the address of a git repository, an archive or a Dockerfile; or - for a tar or
+a Dockerfile on standard input. The word "build" may be left out.
 SOURCE_DATE_EPOCH, from the environment or as a build argument, fixes the image's dates (seconds since 1970).`,
   options: BUILD_OPTIONS,
   examples: [
@@ -141,15 +141,11 @@ function progressMode(text: string | undefined): ProgressMode {
 }
 
 function requestOf(options: Values<typeof BUILD_OPTIONS>, context: string): BuildRequest {
-  checkContext(context)
+  const source = contextSource(context, options.file)
   checkPlatform(options.platform)
-  if (options.file === '-')
-    throw new TbuildError('DOCKERFILE_UNSUPPORTED', 'A Dockerfile is not read from standard input.', {
-      hint: 'write it to a file: -f FILE',
-    })
   const buildArgs = buildArgsOf(options)
   return {
-    ...sourceOf(context, options.file),
+    ...source,
     tags: [...new Set(options.tag.map(parseName))],
     buildArgs,
     target: options.target,
@@ -169,43 +165,4 @@ function requestOf(options: Values<typeof BUILD_OPTIONS>, context: string): Buil
 
 function buildArgsOf(options: Values<typeof BUILD_OPTIONS>): ReadonlyMap<string, string | undefined> {
   return new Map(options['build-arg'].map((text) => parsePair(text, '--build-arg')))
-}
-
-/** Of an archive on standard input the Dockerfile is one of its files. */
-function sourceOf(
-  context: string,
-  file: string | undefined,
-): Pick<BuildRequest, 'context' | 'contextStream' | 'dockerfile'> {
-  if (context === '-') return { context, contextStream: process.stdin, dockerfile: file ?? 'Dockerfile' }
-  const directory = resolve(context)
-  return {
-    context: directory,
-    dockerfile: file === undefined ? join(directory, 'Dockerfile') : resolve(file),
-  }
-}
-
-/** A directory, or `-`; what docker also takes is told apart, so that nobody looks for a typing mistake. */
-function checkContext(context: string): void {
-  const hint = 'give a directory, e.g. tbuild -t app .'
-  if (context === '-') {
-    if (!process.stdin.isTTY) return
-    throw new UsageError('TERMINAL_REFUSED', 'A build context is not read from a terminal.', {
-      hint: 'pipe a Dockerfile or a tar in: ... - < Dockerfile',
-    })
-  }
-  if (/^(?:https?|git|ssh):\/\/|^git@/.test(context))
-    throw new TbuildError(
-      'CONTEXT_UNSUPPORTED',
-      `The build context ${JSON.stringify(context)} is not a directory.`,
-      { hint },
-    )
-  const info = statSync(context, { throwIfNoEntry: false })
-  if (info === undefined)
-    throw new TbuildError('CONTEXT_NOT_FOUND', `There is no directory ${JSON.stringify(context)}.`, { hint })
-  if (!info.isDirectory())
-    throw new TbuildError(
-      'CONTEXT_UNSUPPORTED',
-      `The build context ${JSON.stringify(context)} is not a directory.`,
-      { hint },
-    )
 }

@@ -1,25 +1,19 @@
 /** `tbuild check`, and what `tbuild build --check` does: a Dockerfile is judged, nothing is built. */
-import { existsSync, readFileSync, statSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import type * as Parser from '../../dockerfile-parser/index.ts'
 import type { BaseImage, CheckOptions, CheckResult } from '../../dockerfile-parser/index.ts'
-import { TbuildError } from '../../errors.ts'
 import { STORE_OPTION, defineCommand } from '../arguments/types.ts'
 import { parsePair } from '../arguments/values.ts'
+import { readDockerfile, type DockerfileRequest } from '../dockerfile.ts'
 import { out, say } from '../output.ts'
 
 export type CheckFormat = 'text' | 'json' | 'sarif'
 
-export interface CheckRequest {
-  /** A directory, or `-`: the Dockerfile is on standard input and there is no context. */
-  readonly context: string
-  /** `-` is standard input. Default: the context's own. */
-  readonly file: string | undefined
+export interface CheckRequest extends DockerfileRequest {
   /** A value, or `undefined` to take the environment's. */
   readonly buildArgs: ReadonlyMap<string, string | undefined>
   readonly target: string | undefined
-  /** `--store`. */
-  readonly store: string | undefined
   readonly namedContexts?: ReadonlySet<string> | undefined
   readonly format: CheckFormat
   /** `--call=check,ignorestatus=true`: warnings do not fail. */
@@ -30,7 +24,7 @@ export const check = defineCommand({
   usage: '[OPTIONS] CONTEXT',
   description: `
 Checks the Dockerfile without building anything: the build checks of docker, by the same names, some of tbuild's own, and
-the mistakes that a build would stop at. CONTEXT is a directory, or - for a Dockerfile on standard input. Ends with 1
+the mistakes that a build would stop at. CONTEXT is a directory or an address as for build, or - for a Dockerfile on standard input. Ends with 1
 when there is a warning or an error, as docker build --check does; remarks do not count.`,
   options: {
     file: {
@@ -78,11 +72,10 @@ when there is a warning or an error, as docker build --check does; remarks do no
  * @throws TbuildError `CONTEXT_NOT_FOUND`, `CONTEXT_UNSUPPORTED`, `DOCKERFILE_NOT_FOUND`
  */
 export async function checkDockerfile(request: CheckRequest): Promise<number> {
-  const { context, target, format, namedContexts } = request
+  const { target, format, namedContexts } = request
   const parser = await import('../../dockerfile-parser/index.ts')
-  const { text, file } = readDockerfile(request)
-  const ignorePath = context === '-' ? undefined : ignoreFile(context, file)
-  const patterns = ignorePath === undefined ? [] : parser.parseIgnoreFile(readFileSync(ignorePath))
+  const { text, file, ignore } = await readDockerfile(request)
+  const patterns = ignore === undefined ? [] : parser.parseIgnoreFile(ignore.text)
   const architecture = process.arch === 'x64' ? 'amd64' : process.arch
   const options: CheckOptions = {
     file,
@@ -90,9 +83,9 @@ export async function checkDockerfile(request: CheckRequest): Promise<number> {
     target,
     namedContexts,
     buildPlatform: { os: 'linux', architecture, variant: '' },
-    ...(ignorePath !== undefined &&
+    ...(ignore !== undefined &&
       patterns.length > 0 && {
-        ignore: { matcher: parser.createIgnoreMatcher(patterns), file: basename(ignorePath) },
+        ignore: { matcher: parser.createIgnoreMatcher(patterns), file: ignore.name },
       }),
   }
   const result = await withStore(request.store, (baseImage) => parser.check(text, { ...options, baseImage }))
@@ -112,39 +105,6 @@ async function print(
   if (format === 'text') return out(renderText(result) || 'Check complete, no warnings found.\n')
   const { packageVersion } = await import('../version.ts')
   out(renderSarif(result, packageVersion()))
-}
-
-function readDockerfile({ context, file }: CheckRequest): { readonly text: Buffer; readonly file: string } {
-  if (context !== '-' && statSync(context, { throwIfNoEntry: false })?.isDirectory() !== true) {
-    const isThere = existsSync(context)
-    throw new TbuildError(
-      isThere ? 'CONTEXT_UNSUPPORTED' : 'CONTEXT_NOT_FOUND',
-      isThere
-        ? `The build context ${JSON.stringify(context)} is not a directory.`
-        : `There is no directory ${JSON.stringify(context)}.`,
-      { hint: 'give a directory, e.g. tbuild check . or tbuild check -f FILE .' },
-    )
-  }
-  const path = file ?? (context === '-' ? '-' : join(context, 'Dockerfile'))
-  let text: Buffer
-  try {
-    text = readFileSync(path === '-' ? 0 : path)
-  } catch (error) {
-    throw new TbuildError('DOCKERFILE_NOT_FOUND', `The Dockerfile ${JSON.stringify(path)} cannot be read.`, {
-      hint: 'Name it with -f, or name the directory that holds it.',
-      cause: error,
-    })
-  }
-  if (path === '-' && text.includes(0))
-    throw new TbuildError('CONTEXT_UNSUPPORTED', 'What is on standard input is no Dockerfile.', {
-      hint: 'of a tar, unpack it first and give its directory',
-    })
-  return { text, file: path === '-' ? 'Dockerfile' : path }
-}
-
-/** `Dockerfile.dockerignore` wins over `.dockerignore`. */
-function ignoreFile(context: string, dockerfile: string): string | undefined {
-  return [`${dockerfile}.dockerignore`, join(context, '.dockerignore')].find((path) => existsSync(path))
 }
 
 function filled(buildArgs: ReadonlyMap<string, string | undefined>): ReadonlyMap<string, string> {
