@@ -11,14 +11,12 @@ import { TbuildError } from '../../errors.ts'
 import {
   resolveInTree,
   show,
-  type KnownFile,
   type LayerWriter,
   type TarEntryType,
   type TarOutputEntry,
   type Tree,
 } from '../../cas/index.ts'
-import type { BigIntStats } from 'node:fs'
-import { contentsOf, typeOf } from './source.ts'
+import { find, writeContents, xattrsOf, type Found, type FoundIn } from './source.ts'
 
 export interface Owner {
   readonly uid: number
@@ -41,8 +39,8 @@ export interface CopyOptions {
 export interface CopySource {
   readonly tree: Tree
   readonly path: string
-  /** What is known of files, by path. */
-  readonly files?: ReadonlyMap<string, KnownFile> | undefined
+  /** What was looked at already. */
+  readonly found?: FoundIn | undefined
 }
 
 export interface Layout {
@@ -63,13 +61,13 @@ interface Planned {
   gid: number
   mtimeNs: bigint
   readonly size: number
-  readonly link?: string
+  readonly link: string | undefined
   readonly major: number
   readonly minor: number
-  readonly xattrs: () => ReadonlyMap<string, Buffer>
   /** Same for all names of one file. */
-  readonly inode?: string
-  readonly contents?: (writer: LayerWriter) => Promise<void>
+  inode: string | undefined
+  /** Whose attributes and contents it has, or these. */
+  readonly from: Found | Uint8Array | undefined
 }
 
 const noXattrs: ReadonlyMap<string, Buffer> = new Map()
@@ -84,10 +82,6 @@ export function createLayout(
   const fresh = new Set<string>()
   let copies = 0
 
-  const existing = (stats: BigIntStats, path: string): Planned => ({
-    ...describe(stats, parent, path),
-    xattrs: () => parent.xattrs(path),
-  })
   const lookup = (path: string): Planned | undefined => {
     const own = planned.get(path)
     if (own !== undefined) return own
@@ -97,8 +91,7 @@ export function createLayout(
       const above = planned.get(path.slice(0, slash))
       if (above !== undefined && above.type !== 'directory') return undefined
     }
-    const stats = parent.lstat(path)
-    return stats && existing(stats, path)
+    return existing(parent, path)
   }
   const view = {
     lstat: (path: string) => {
@@ -134,9 +127,11 @@ export function createLayout(
     gid: owner?.gid ?? 0,
     mtimeNs: nowNs,
     size: 0,
+    link: undefined,
     major: 0,
     minor: 0,
-    xattrs: () => noXattrs,
+    inode: undefined,
+    from: undefined,
   })
 
   const makeDirectory = (path: string, owner?: Owner): string => {
@@ -178,22 +173,20 @@ export function createLayout(
     copy: number,
   ): void => {
     for (const name of source.tree.list(source.path)) {
-      const from = { ...source, path: join(source.path, name) }
       const to = join(target, name)
       const path = join(relative, name)
-      const stats = source.tree.lstat(from.path)
-      const type = stats && typeOf(stats)
-      if (stats === undefined || type === undefined) continue
-      if (options.excludes?.(path, type === 'directory') === true) continue
-      const entry = planFor(stats, from, options, copy)
-      if (type !== 'directory') {
+      const found = look(source, join(source.path, name))
+      if (found === undefined) continue
+      if (options.excludes?.(path, found.type === 'directory') === true) continue
+      const entry = planFor(found, options, copy)
+      if (found.type !== 'directory') {
         place(to, entry, options)
         continue
       }
       const there = lookup(to)
       if (there !== undefined && there.type !== 'directory' && options.replace !== true) throw overFile(to)
       if (there === undefined || there.type !== 'directory') put(to, { ...entry }, there)
-      merge(from, to, path, options, copy)
+      merge({ ...source, path: found.path }, to, path, options, copy)
       // Only now: making names in it has touched it.
       planned.set(to, entry)
     }
@@ -201,8 +194,7 @@ export function createLayout(
 
   const copyWithParents = (
     source: CopySource & { readonly name: string },
-    stats: BigIntStats,
-    type: TarEntryType,
+    found: Found,
     into: string,
     options: CopyOptions,
     copy: number,
@@ -218,16 +210,12 @@ export function createLayout(
       if (there !== undefined && there.type !== 'directory') throw overFile(at)
       if (there !== undefined) continue
       const from = parts.slice(0, parts.length - names.length + index).join('/')
-      const seen = source.tree.lstat(from)
-      const like =
-        seen === undefined
-          ? directory(options.owner)
-          : planFor(seen, { tree: source.tree, path: from }, options, copy)
-      put(at, like, undefined)
+      const seen = find(source.tree, from)
+      put(at, seen === undefined ? directory(options.owner) : planFor(seen, options, copy), undefined)
     }
     const to = join(into, source.name)
-    const entry = planFor(stats, source, options, copy)
-    if (type !== 'directory') {
+    const entry = planFor(found, options, copy)
+    if (found.type !== 'directory') {
       place(to, entry, options)
       return
     }
@@ -249,16 +237,15 @@ export function createLayout(
   return {
     makeDirectory,
     copy: (source, destination, options) => {
-      const stats = source.tree.lstat(source.path)
-      const type = stats && typeOf(stats)
-      if (stats === undefined || type === undefined) return
+      const found = look(source, source.path)
+      if (found === undefined) return
       const copy = ++copies
       if (options.parents === true) {
-        copyWithParents(source, stats, type, makeDirectory(destination, options.owner), options, copy)
+        copyWithParents(source, found, makeDirectory(destination, options.owner), options, copy)
         return
       }
-      if (type !== 'directory') {
-        place(target(destination, source.name, options), planFor(stats, source, options, copy), options)
+      if (found.type !== 'directory') {
+        place(target(destination, source.name, options), planFor(found, options, copy), options)
         return
       }
       const resolved = resolveInTree(view, destination)
@@ -268,7 +255,7 @@ export function createLayout(
       const top = lookup(into)
       if (top === undefined || into === '') return
       // The root of a tree is nobody's file: its time says nothing.
-      top.mtimeNs = source.path === '' ? nowNs : stats.mtimeNs
+      top.mtimeNs = source.path === '' ? nowNs : found.stats.mtimeNs
       planned.set(into, top)
     },
     copyBytes: (bytes, name, destination, options) => {
@@ -278,15 +265,15 @@ export function createLayout(
         type: 'file',
         mode,
         size: bytes.length,
-        contents: async (writer) => writer.data(bytes),
+        from: bytes,
       }
       place(target(destination, name, options), entry, options)
     },
     write: async (writer) => {
       for (const path of planned.keys()) {
         for (let above = parentOf(path); above !== '' && !planned.has(above); above = parentOf(above)) {
-          const stats = parent.lstat(above)
-          if (stats !== undefined) planned.set(above, existing(stats, above))
+          const entry = existing(parent, above)
+          if (entry !== undefined) planned.set(above, entry)
         }
       }
       planned.delete('')
@@ -297,31 +284,40 @@ export function createLayout(
         const first = entry.inode === undefined ? undefined : links.get(entry.inode)
         if (entry.inode !== undefined && first === undefined) links.set(entry.inode, path)
         writer.entry(outputOf(entry, path, first, clamp ? nowNs : undefined))
-        if (entry.contents !== undefined && first === undefined) await entry.contents(writer)
+        if (entry.type === 'file' && first === undefined) {
+          if (entry.from instanceof Uint8Array) writer.data(entry.from)
+          else if (entry.from !== undefined) await writeContents(entry.from, writer)
+        }
         await writer.breathe()
       }
     },
   }
 }
 
-function planFor(stats: BigIntStats, source: CopySource, options: CopyOptions, copy: number): Planned {
-  const own = describe(stats, source.tree, source.path)
-  const known = source.files?.get(source.path)
-  const isLink = own.type === 'symlink'
-  const mode =
-    options.mode === undefined || isLink ? own.mode : options.mode(own.mode, own.type === 'directory')
-  return {
-    ...own,
-    ...options.owner,
-    mode,
-    xattrs: () => (known?.isPlain === true ? noXattrs : source.tree.xattrs(source.path)),
-    ...(own.type === 'file' && stats.nlink > 1n ? { inode: `${copy}:${stats.dev}:${stats.ino}` } : {}),
-    ...(own.type === 'file' ? { contents: contentsOf(source.tree, source.path, stats, known?.digest) } : {}),
-  }
+function look(source: CopySource, path: string): Found | undefined {
+  return source.found?.get(source.tree)?.get(path) ?? find(source.tree, path)
 }
 
-function describe(stats: BigIntStats, tree: Tree, path: string): Omit<Planned, 'xattrs'> {
-  const type = typeOf(stats) ?? 'file'
+function existing(tree: Tree, path: string): Planned | undefined {
+  const found = find(tree, path)
+  return found && plan(found)
+}
+
+function planFor(found: Found, options: CopyOptions, copy: number): Planned {
+  const entry = plan(found)
+  if (options.owner !== undefined) {
+    entry.uid = options.owner.uid
+    entry.gid = options.owner.gid
+  }
+  if (options.mode !== undefined && entry.type !== 'symlink')
+    entry.mode = options.mode(entry.mode, entry.type === 'directory')
+  const { nlink, dev, ino } = found.stats
+  if (entry.type === 'file' && nlink > 1n) entry.inode = `${copy}:${dev}:${ino}`
+  return entry
+}
+
+function plan(found: Found): Planned {
+  const { type, stats, tree, path } = found
   const isDevice = type === 'char' || type === 'block'
   return {
     type,
@@ -330,9 +326,11 @@ function describe(stats: BigIntStats, tree: Tree, path: string): Omit<Planned, '
     gid: Number(stats.gid),
     mtimeNs: stats.mtimeNs,
     size: type === 'file' ? Number(stats.size) : 0,
-    ...(type === 'symlink' ? { link: tree.readlink(path) } : {}),
+    link: type === 'symlink' ? tree.readlink(path) : undefined,
     major: isDevice ? Number(((stats.rdev >> 8n) & 0xfffn) | ((stats.rdev >> 32n) & 0xfffff000n)) : 0,
     minor: isDevice ? Number((stats.rdev & 0xffn) | ((stats.rdev >> 12n) & 0xffffff00n)) : 0,
+    inode: undefined,
+    from: found,
   }
 }
 
@@ -342,10 +340,12 @@ function outputOf(
   hardlink: string | undefined,
   latest: bigint | undefined,
 ): TarOutputEntry {
-  const { contents: _, inode: __, xattrs, ...plain } = entry
+  const { type, mode, uid, gid, size, link, major, minor, from } = entry
   const mtimeNs = latest !== undefined && entry.mtimeNs > latest ? latest : entry.mtimeNs
-  if (hardlink === undefined) return { ...plain, path, mtimeNs, xattrs: xattrs() }
-  return { ...plain, type: 'hardlink', path, mtimeNs, link: hardlink, size: 0, xattrs: noXattrs }
+  const same = { path, mode, uid, gid, mtimeNs, major, minor }
+  if (hardlink !== undefined) return { ...same, type: 'hardlink', link: hardlink, size: 0, xattrs: noXattrs }
+  const xattrs = from === undefined || from instanceof Uint8Array ? noXattrs : xattrsOf(from)
+  return { ...same, type, size, xattrs, ...(link !== undefined && { link }) }
 }
 
 /** What a layer cannot say, or says by another meaning. Throws `COPY_RESERVED_NAME`, `COPY_NAME_TOO_LONG`, `COPY_DEVICE`. */

@@ -25,25 +25,41 @@ export function typeOf(stats: BigIntStats): TarEntryType | undefined {
   return stats.isBlockDevice() ? 'block' : undefined
 }
 
-/** Writes a file's contents; `digest` when it is known. `SOURCE_CHANGED` when it is not the file that was looked at before. */
-export function contentsOf(
-  tree: Tree,
-  path: string,
-  seen: BigIntStats,
-  digest: Buffer | undefined,
-): (writer: LayerWriter) => Promise<void> {
-  return async (writer) => {
-    if (digest !== undefined && writer.stored(digest)) return
-    const fd = openUnchanged(tree, path, seen)
-    try {
-      const size = Number(seen.size)
-      for (let at = 0; at < size; at += PART) {
-        writer.dataFrom(fd, at, Math.min(PART, size - at))
-        if (at > 0) await writer.breathe()
-      }
-    } finally {
-      closeSync(fd)
+/** What a name of a tree is, and was when it was first looked at. */
+export interface Found {
+  readonly tree: Tree
+  readonly path: string
+  readonly type: TarEntryType
+  readonly stats: BigIntStats
+  /** Of a file that was digested. */
+  readonly known: KnownFile | undefined
+}
+
+/** `undefined` when there is nothing, or nothing that a layer can have. */
+export function find(tree: Tree, path: string): Found | undefined {
+  const stats = tree.lstat(path)
+  const type = stats && typeOf(stats)
+  return stats && type && { tree, path, type, stats, known: undefined }
+}
+
+const noXattrs: ReadonlyMap<string, Buffer> = new Map()
+
+export function xattrsOf({ tree, path, known }: Found): ReadonlyMap<string, Buffer> {
+  return known?.isPlain === true ? noXattrs : tree.xattrs(path)
+}
+
+/** Writes a file's contents. `SOURCE_CHANGED` when it is not the file that was looked at before. */
+export async function writeContents({ tree, path, stats, known }: Found, writer: LayerWriter): Promise<void> {
+  if (known !== undefined && writer.stored(known.digest)) return
+  const fd = openUnchanged(tree, path, stats)
+  try {
+    const size = Number(stats.size)
+    for (let at = 0; at < size; at += PART) {
+      writer.dataFrom(fd, at, Math.min(PART, size - at))
+      if (at > 0) await writer.breathe()
     }
+  } finally {
+    closeSync(fd)
   }
 }
 
@@ -74,10 +90,13 @@ export interface DigestOptions {
   readonly statCache?: StatCache | undefined
 }
 
-/** What a COPY takes, and by path what is known of its files. */
+/** By their paths. */
+export type FoundIn = ReadonlyMap<Tree, ReadonlyMap<string, Found>>
+
+/** What a COPY takes. */
 export interface SourceDigest {
   readonly digest: string
-  readonly files: ReadonlyMap<string, KnownFile>
+  readonly found: FoundIn
 }
 
 /**
@@ -88,22 +107,24 @@ export async function digestSources(
   sources: readonly { readonly tree: Tree; readonly path: string; readonly name: string }[],
   options: DigestOptions,
 ): Promise<SourceDigest> {
-  const files = new Map<string, KnownFile>()
+  const found = new Map<Tree, Map<string, Found>>()
   const all = createHash('sha256')
   const inodes = new Map<string, number>()
   let last = performance.now()
   for (const source of sources) {
     all.update(`source ${JSON.stringify(source.name)}\n`)
+    const paths = found.get(source.tree) ?? new Map<string, Found>()
+    found.set(source.tree, paths)
     const pending: { path: string; relative: string }[] = [{ path: source.path, relative: '' }]
     for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
       const { path, relative } = next
-      const stats = source.tree.lstat(path)
-      const type = stats && typeOf(stats)
-      if (stats === undefined || type === undefined) continue
+      const seen = find(source.tree, path)
+      if (seen === undefined) continue
+      const { type } = seen
       if (relative !== '' && options.excludes?.(relative, type === 'directory') === true) continue
-      const file = type === 'file' ? lookAt(source.tree, path, stats, options) : undefined
-      if (file !== undefined) files.set(path, file)
-      all.update(`${line(source.tree, path, relative, stats, type, file, options.owners, inodes)}\n`)
+      const entry = type === 'file' ? { ...seen, known: lookAt(seen, options) } : seen
+      paths.set(path, entry)
+      all.update(`${line(entry, relative, options.owners, inodes)}\n`)
       if (type === 'directory') {
         for (const name of source.tree.list(path).toReversed()) {
           pending.push({
@@ -119,29 +140,19 @@ export async function digestSources(
       }
     }
   }
-  return { digest: `sha256:${all.digest('hex')}`, files }
+  return { digest: `sha256:${all.digest('hex')}`, found }
 }
 
-function line(
-  tree: Tree,
-  path: string,
-  relative: string,
-  stats: BigIntStats,
-  type: TarEntryType,
-  file: KnownFile | undefined,
-  owners: boolean,
-  inodes: Map<string, number>,
-): string {
+function line(found: Found, relative: string, owners: boolean, inodes: Map<string, number>): string {
+  const { tree, path, type, stats, known } = found
   // Of the top directory only what is in it is copied.
   if (relative === '' && type === 'directory') return 'directory'
   const fields: unknown[] = [type, relative, Number(stats.mode & 0o7777n)]
   if (owners) fields.push(Number(stats.uid), Number(stats.gid))
-  if (file !== undefined) fields.push(Number(stats.size), file.digest.toString('hex'))
+  if (known !== undefined) fields.push(Number(stats.size), known.digest.toString('hex'))
   if (type === 'symlink') fields.push(tree.readlink(path))
   if (type === 'char' || type === 'block') fields.push(String(stats.rdev))
-  if (file?.isPlain !== true) {
-    for (const [name, value] of tree.xattrs(path)) fields.push(name, value.toString('base64'))
-  }
+  for (const [name, value] of xattrsOf(found)) fields.push(name, value.toString('base64'))
   if (type === 'file' && stats.nlink > 1n) {
     // Which names are one file, not which inode it is.
     const inode = `${stats.dev}:${stats.ino}`
@@ -154,19 +165,20 @@ function line(
 
 const EMPTY = hash('sha256', '', 'buffer')
 
-function lookAt(tree: Tree, path: string, seen: BigIntStats, options: DigestOptions): KnownFile {
-  const known = options.statCache?.find(seen)
+function lookAt(found: Found, options: DigestOptions): KnownFile {
+  const known = options.statCache?.find(found.stats)
   if (known !== undefined) return known
-  const file = { digest: digestFile(tree, path, seen, options), isPlain: tree.xattrs(path).size === 0 }
-  options.statCache?.remember(seen, file)
+  const { tree, path, stats } = found
+  const file = { digest: digestFile(found, options), isPlain: tree.xattrs(path).size === 0 }
+  options.statCache?.remember(stats, file)
   return file
 }
 
-function digestFile(tree: Tree, path: string, seen: BigIntStats, options: DigestOptions): Buffer {
-  if (seen.size === 0n) return EMPTY
-  const fd = openUnchanged(tree, path, seen)
+function digestFile({ tree, path, stats }: Found, options: DigestOptions): Buffer {
+  if (stats.size === 0n) return EMPTY
+  const fd = openUnchanged(tree, path, stats)
   try {
-    return options.intake().take(fd, Number(seen.size))
+    return options.intake().take(fd, Number(stats.size))
   } finally {
     closeSync(fd)
   }

@@ -30,7 +30,7 @@ export async function runCopy(
       const unpack = selected.isRemote === true ? step.unpackRemote : step.unpack
       const archive = unpack ? await unpackArchive(context.store, selected) : undefined
       if (archive === undefined) {
-        layout.copy({ ...selected, files: sources.digested?.files }, destination, options)
+        layout.copy({ ...selected, found: sources.digested?.found }, destination, options)
         continue
       }
       const fd = openSync(archive, constants.O_RDONLY | constants.O_DIRECTORY)

@@ -52,14 +52,17 @@ export function padding(size: number): Buffer {
   return END.subarray(0, (BLOCK - (size % BLOCK)) % BLOCK)
 }
 
-/** The header blocks of an entry: one, or three and more with a PAX header. */
+let scratch = Buffer.allocUnsafeSlow(16 * BLOCK)
+
+/** The header blocks of an entry: one, or three and more with a PAX header. Valid until the next call. */
 export function encodeHeader(entry: TarEntry | TarOutputEntry): Buffer {
   const path = nameOf(entry)
   const link = entry.link === undefined ? '' : byteString(entry.link)
   const records = paxRecords(entry, path, link)
   const paxLength = records.length
   const paxBlocks = paxLength === 0 ? 0 : BLOCK + Math.ceil(paxLength / BLOCK) * BLOCK
-  const out = Buffer.alloc(paxBlocks + BLOCK)
+  if (paxBlocks + BLOCK > scratch.length) scratch = Buffer.allocUnsafeSlow(paxBlocks + BLOCK)
+  const out = scratch.subarray(0, paxBlocks + BLOCK).fill(0)
   if (paxLength > 0) {
     putHeader(out, 0, { flag: 120, mode: 0o644, size: paxLength, path: 'PaxHeaders' })
     out.write(records, BLOCK, 'latin1')
@@ -213,20 +216,25 @@ function fitsTime(ns: bigint): boolean {
 }
 
 function needsPax(entry: TarOutputEntry, path: string, link: string): boolean {
+  return !fitsTime(entry.mtimeNs) || needsPaxBesides(entry, path, link)
+}
+
+/** For more than its time. */
+function needsPaxBesides(entry: TarOutputEntry, path: string, link: string): boolean {
   return (
     entry.xattrs.size > 0 ||
     !fitsName(path) ||
     !fitsName(link) ||
     entry.uid > MAX_OCTAL_7 ||
     entry.gid > MAX_OCTAL_7 ||
-    entry.size > MAX_OCTAL_11 ||
-    !fitsTime(entry.mtimeNs)
+    entry.size > MAX_OCTAL_11
   )
 }
 
 /** As a byte string; empty when the header says it all. */
 function paxRecords(entry: TarOutputEntry, path: string, link: string): string {
-  if (!needsPax(entry, path, link)) return ''
+  if (!needsPaxBesides(entry, path, link))
+    return fitsTime(entry.mtimeNs) ? '' : formatPaxRecord('mtime', formatPaxTime(entry.mtimeNs))
   const records: [string, string][] = []
   if (!fitsName(path)) records.push(['path', path])
   if (!fitsName(link)) records.push(['linkpath', link])
@@ -286,7 +294,8 @@ function putHeader(out: Buffer, at: number, fields: HeaderFields): void {
   putOctal(out, at + 329, 7, fields.major ?? 0)
   putOctal(out, at + 337, 7, fields.minor ?? 0)
   let sum = 8 * 32
-  for (let i = at; i < at + BLOCK; i++) sum += out[i] ?? 0
+  // What follows, the prefix, is never used.
+  for (let i = at; i < at + 345; i++) sum += out[i] ?? 0
   putOctal(out, at + 148, 6, sum)
   out[at + 155] = 32
 }
