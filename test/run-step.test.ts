@@ -206,6 +206,13 @@ describe('copying', () => {
     ])
   })
 
+  test('a pattern that matches nothing copies nothing, as in BuildKit', async () => {
+    const lines = await listing(
+      'COPY no*thing /out/never/\nCOPY a no*thing .no[n]e /out/\nCOPY no*thing /out/never/',
+    )
+    expect(lines).toEqual(['out 755 0:0', 'out/a 644 0:0'])
+  })
+
   test('a directory’s contents, not the directory', async () => {
     expect((await listing('COPY dir /out')).map((line) => line.split(' ')[0])).toEqual([
       'out',
@@ -235,7 +242,7 @@ describe('copying', () => {
 
   test.each([
     ['COPY nothing /', 'COPY_NOT_FOUND'],
-    ['COPY no*thing /', 'COPY_NOT_FOUND'],
+    ['COPY no/such/* /', 'COPY_NOT_FOUND'],
     ['COPY a x.txt /out', 'COPY_DESTINATION'],
     ['COPY ../../../etc/passwd /', 'COPY_NOT_FOUND'],
     ['COPY --from=nowhere a /', 'IMAGE_NOT_FOUND'],

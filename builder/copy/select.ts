@@ -24,7 +24,8 @@ export interface SelectOptions {
 }
 
 /**
- * A symlink that is named itself is followed, inside the tree; those found in directories are copied as they are.
+ * A symlink that is named itself is followed, inside the tree; those found in directories are copied as they are. A pattern that matches nothing
+ * names nothing, as in BuildKit (`COPY package.json yarn.* ./` wants the second one if it is there); only the directory that it begins with must be there.
  * Throws `COPY_NOT_FOUND`, with the line of the ignore file if that is why.
  */
 export function selectSources(
@@ -47,11 +48,8 @@ export function selectSources(
     return [{ tree, path: found.path, name: nameOf(path) }]
   }
   const prefix = resolveInTree(tree, clean.slice(0, wild).join('/'))
-  const found =
-    prefix.stats === undefined
-      ? []
-      : glob(tree, [escape(prefix.path), ...clean.slice(wild)].join('/'), { doubleStar: parents })
-  if (found.length === 0) throw notFound(pattern, undefined)
+  if (prefix.stats === undefined) throw notFound(pattern, whyIgnored(prefix.path))
+  const found = glob(tree, [escape(prefix.path), ...clean.slice(wild)].join('/'), { doubleStar: parents })
   return found.map((path) => ({
     tree,
     path: resolveInTree(tree, path).path,
