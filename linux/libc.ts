@@ -85,15 +85,13 @@ export function errno(): number {
   return koffi === undefined ? 0 : koffi.errno()
 }
 
-/** A NUL-terminated copy; a name with a NUL inside would silently be cut short, so it is refused. */
-export function cstring(path: Path): Buffer {
-  const bytes = typeof path === 'string' ? Buffer.from(path) : path
-  if (bytes.includes(0)) throw new SysError('path', 22, JSON.stringify(bytes.toString()))
-  const out = Buffer.allocUnsafe(bytes.length + 1)
-  bytes.copy(out)
-  out[bytes.length] = 0
-  return out
+/** For a call; koffi ends text with a NUL itself. A name with a NUL inside would silently be cut short, so it is refused. */
+export function cstring(path: Path): string | Buffer {
+  if (path.includes('\0')) throw new SysError('path', 22, JSON.stringify(path.toString()))
+  return typeof path === 'string' ? path : Buffer.concat([path, END])
 }
+
+const END = Buffer.alloc(1)
 
 /** The result of a call, or a `SysError` when it is -1. */
 export function check(result: number, syscall: string, subject?: Path): number {
