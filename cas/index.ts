@@ -19,6 +19,8 @@ export {
 } from './oci.ts'
 export type {
   BlobStore,
+  CacheMount,
+  CacheMountRequest,
   Component,
   Image,
   ImageStore,

@@ -69,6 +69,7 @@ export async function repairStore(
     paths.objects,
     paths.trees,
     paths.contexts,
+    paths.cacheMounts,
     paths.work,
     paths.leases,
   ])

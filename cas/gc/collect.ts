@@ -8,9 +8,13 @@
  * 3. Places of contents that are still unrecorded are freed (free.ts), and files without a record removed (sweep.ts).
  * 4. Segments that hold little else than freed places' rests are compacted (compact.ts), and step 3 is done once more.
  *
+ * Before that, directories of RUN --mount=type=cache go that nobody uses; with a cap first only those that were not used for two days, and the others when all
+ * else was not enough.
+ *
  * A cap may need more than one round: what a choice will free is known to the file system's blocks, not to the byte.
  */
 import { isErrno } from '../../linux/index.ts'
+import { chooseCaches, removeCaches, type IdleCache } from '../cache-mounts/prune.ts'
 import type { Driver } from '../drivers/types.ts'
 import type { StoreContext } from '../store/context.ts'
 import type { PruneOptions, PruneReport } from '../store/types.ts'
@@ -44,10 +48,39 @@ export async function collect(
   using lock = await lockCollection(context.paths, options)
   if (lock === undefined) return reportOf(context, new Tally(), options)
   const tally = new Tally()
-  await withRoom(context, tally, () => run(context, driver, options, tally))
+  await withRoom(context, tally, async () => {
+    await removeIdle(context, options, tally, IDLE_MS)
+    await run(context, driver, options, tally)
+    if (options.keepBytes !== undefined) await removeIdle(context, options, tally, 0)
+  })
   await shrinkIndex(context)
   keepReserve(context.paths)
   return remember(context, reportOf(context, tally, options))
+}
+
+/** With a cap, so much longer than others ask for it is unused before it goes: BuildKit's rule. */
+const IDLE_MS = 48 * 3600_000
+
+/** With a cap of so many bytes too many, those that were last used so long ago; without, all. */
+function idleCaches(
+  { paths }: StoreContext,
+  { keepBytes, olderThanMs = 0 }: PruneOptions,
+  tooMany: number | undefined,
+  idleMs: number,
+): IdleCache[] {
+  const age = Math.max(olderThanMs, keepBytes === undefined ? 0 : idleMs)
+  return chooseCaches(paths, { bytes: tooMany, before: age === 0 ? undefined : Date.now() - age })
+}
+
+async function removeIdle(
+  context: StoreContext,
+  options: PruneOptions,
+  tally: Tally,
+  idleMs: number,
+): Promise<void> {
+  const { keepBytes } = options
+  const tooMany = keepBytes === undefined ? undefined : allocatedBytes(context.paths.root) - keepBytes
+  tally.addCaches(await removeCaches(context, idleCaches(context, options, tooMany, idleMs)))
 }
 
 async function run(
@@ -110,6 +143,7 @@ class Tally {
   layers: PruneReport['layers'] = []
   blobs: PruneReport['blobs'] = []
   steps = 0
+  cacheMounts: PruneReport['cacheMounts'] = []
   freedBytes = 0
   compactedSegments = 0
   damaged: PruneReport['damaged'] = []
@@ -121,6 +155,11 @@ class Tally {
     this.blobs = [...this.blobs, ...blobs]
     this.steps += steps
   }
+
+  addCaches(caches: readonly IdleCache[]): void {
+    this.cacheMounts = [...this.cacheMounts, ...caches.map(({ name }) => name)]
+    for (const { bytes } of caches) this.freedBytes += bytes
+  }
 }
 
 function policyOf({ all = false, olderThanMs }: PruneOptions, bytes: number | undefined): Policy {
@@ -128,12 +167,13 @@ function policyOf({ all = false, olderThanMs }: PruneOptions, bytes: number | un
 }
 
 function reportOf(context: StoreContext, tally: Tally, { keepBytes }: PruneOptions): PruneReport {
-  const { images, layers, blobs, steps, freedBytes, compactedSegments, damaged } = tally
+  const { images, layers, blobs, steps, cacheMounts, freedBytes, compactedSegments, damaged } = tally
   return {
     images,
     layers,
     blobs,
     steps,
+    cacheMounts,
     freedBytes,
     compactedSegments,
     waitingBytes: tally.hasWaited ? 0 : waitingBytes(context),
@@ -156,10 +196,13 @@ function waitingBytes({ db }: StoreContext): number {
 function rehearse(context: StoreContext, options: CollectOptions): PruneReport {
   const { db, paths } = context
   const allocated = options.keepBytes === undefined ? 0 : allocatedBytes(paths.root)
-  const bytes = options.keepBytes === undefined ? undefined : allocated - options.keepBytes
-  const plan: Plan = makePlan(context, readState(db), policyOf(options, bytes))
-  const gone = wouldUnrecord(db, plan)
+  const tooMany = (): number | undefined =>
+    options.keepBytes === undefined ? undefined : allocated - options.keepBytes - tally.freedBytes
   const tally = new Tally()
+  const caches = idleCaches(context, options, tooMany(), IDLE_MS)
+  tally.addCaches(caches)
+  const plan: Plan = makePlan(context, readState(db), policyOf(options, tooMany()))
+  const gone = wouldUnrecord(db, plan)
   tally.add(gone)
   const taken: { segment: number; block: number; size: number }[] = []
   const objects: string[] = []
@@ -172,12 +215,21 @@ function rehearse(context: StoreContext, options: CollectOptions): PruneReport {
       else taken.push({ ...contents.location(content), size: contents.size(content) })
     }
   }
-  tally.freedBytes = wouldFree(context, taken, objects) + wouldSweep(context, gone)
+  tally.freedBytes += wouldFree(context, taken, objects) + wouldSweep(context, gone)
+  if (options.keepBytes !== undefined) {
+    // Those that are chosen already are chosen once more: they are the first.
+    const idle = idleCaches(context, options, (tooMany() ?? 0) + bytesOf(caches), 0)
+    tally.addCaches(idle.slice(caches.length))
+  }
   const { keepBytes, ...rest } = options
   const report = reportOf(context, tally, rest)
   return keepBytes === undefined
     ? report
     : { ...report, cap: capOf(context, keepBytes, allocated - tally.freedBytes) }
+}
+
+function bytesOf(caches: readonly IdleCache[]): number {
+  return caches.reduce((sum, { bytes }) => sum + bytes, 0)
 }
 
 /** On a full disk, what is remembered of build contexts goes first. */

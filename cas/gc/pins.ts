@@ -160,6 +160,11 @@ function rests({ db, paths }: StoreContext): Pin[] {
       'what is remembered of build contexts',
       allocatedBytes(paths.contexts) - fileBlocks(paths.contexts),
     ),
+    pin(
+      'cache',
+      'what RUN --mount=type=cache has kept',
+      allocatedBytes(paths.cacheMounts) - fileBlocks(paths.cacheMounts),
+    ),
     pin('index', 'layers as directories', allocatedBytes(paths.trees) - fileBlocks(paths.trees)),
   ]
 }

@@ -36,6 +36,8 @@ export type RowKind =
   /** The rest of it, and the copy of the images' names. */
   | 'database'
   | 'statCaches'
+  /** What RUN --mount=type=cache has kept. */
+  | 'cacheMounts'
   | 'work'
   | 'leases'
   | 'directories'

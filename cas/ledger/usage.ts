@@ -88,6 +88,7 @@ const KINDS = [
   'cacheRecords',
   'database',
   'statCaches',
+  'cacheMounts',
   'work',
   'leases',
   'directories',
@@ -305,12 +306,14 @@ const STORE_DIRECTORIES = new Set([
   'objects',
   'trees',
   'contexts',
+  'cache-mounts',
   'work',
   'leases',
 ])
 
 const SIMPLE: ReadonlyMap<string, RowKind> = new Map([
   ['contexts', 'statCaches'],
+  ['cache-mounts', 'cacheMounts'],
   ['work', 'work'],
   ['leases', 'leases'],
   ['collection', 'leases'],

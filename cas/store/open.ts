@@ -68,6 +68,8 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
     ledger: async () => (await import('../ledger/index.ts')).createLedger(context, images),
     steps: createStepCache(context, usage),
     statCache: (directory) => openStatCache(paths.contexts, directory),
+    cacheMount: async (request) =>
+      (await import('../cache-mounts/cache-mounts.ts')).openCacheMount(context, request),
     lease: () => context.lease(),
     workDirectory: (prefix) => context.workDirectory(prefix),
     prune: async (how) => {
@@ -167,8 +169,8 @@ function lostIndex(what: string): TbuildError {
 }
 
 function directoriesOf(paths: StorePaths): string[] {
-  const { blobs, layers, segments, objects, trees, contexts, work, leases } = paths
-  return [blobs, layers, segments, objects, trees, contexts, work, leases]
+  const { blobs, layers, segments, objects, trees, contexts, cacheMounts, work, leases } = paths
+  return [blobs, layers, segments, objects, trees, contexts, cacheMounts, work, leases]
 }
 
 /** All that this format has; an older one had fewer. */

@@ -21,6 +21,8 @@ export interface StorePaths {
   readonly trees: string
   /** Digests of files of build contexts. */
   readonly contexts: string
+  /** Directories of RUN --mount=type=cache. */
+  readonly cacheMounts: string
   /** A directory for each lease: uppers of running steps, half-written files. */
   readonly work: string
   /** A locked file for each process that uses the store. */
@@ -37,6 +39,7 @@ export function storePaths(root: string): StorePaths {
     objects: join(root, 'objects'),
     trees: join(root, 'trees'),
     contexts: join(root, 'contexts'),
+    cacheMounts: join(root, 'cache-mounts'),
     work: join(root, 'work'),
     leases: join(root, 'leases'),
   }

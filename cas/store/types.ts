@@ -177,6 +177,29 @@ export interface StepCache {
   recordImage(key: StepKey, manifestDigest: BlobDigest): void
 }
 
+/** A directory that is kept between builds: see `cas/cache-mounts`. */
+export interface CacheMountRequest {
+  /** The same key, the same directory. */
+  readonly key: string
+  /** For people: what `prune` calls it. */
+  readonly name: string
+  /** shared: with others who say so; private: alone, in another one if need be; locked: alone, after the others. */
+  readonly sharing: 'shared' | 'private' | 'locked'
+  /** Fills a new one, which is empty, root's and 0755. */
+  readonly fill?: ((directory: string) => Promise<void>) | undefined
+  readonly signal?: AbortSignal | undefined
+  /** Is told once when it has to wait. */
+  readonly notice?: (() => void) | undefined
+}
+
+/** In use until it is disposed and every copy of `lock` is closed. */
+export interface CacheMount extends Disposable {
+  /** Of the directory to mount. */
+  readonly fd: number
+  /** To be inherited by what may write to it when this process is dead. */
+  readonly lock: number
+}
+
 export interface PruneOptions {
   /** Only tell what would go. What compaction would win is not told. */
   readonly dryRun?: boolean | undefined
@@ -199,6 +222,8 @@ export interface PruneReport {
   readonly blobs: readonly BlobDigest[]
   readonly images: readonly BlobDigest[]
   readonly steps: number
+  /** Directories of RUN --mount=type=cache, as the Dockerfiles call them. */
+  readonly cacheMounts: readonly string[]
   /** Of disk blocks, in bytes: those that the files had before less those that they have after. */
   readonly freedBytes: number
   readonly compactedSegments: number
@@ -257,11 +282,12 @@ export interface Store extends AsyncDisposable {
   ledger(): Promise<Ledger>
   /** @param context absolute path of the directory */
   statCache(context: string): StatCache
+  cacheMount(request: CacheMountRequest): Promise<CacheMount>
   /** This process's lease: a name, and the descriptor whose lock holds it (to be inherited by what must keep it). */
   lease(): { readonly scope: string; readonly fd: number }
   /** A fresh directory of this process's, removed with its lease. */
   workDirectory(prefix: string): string
-  /** Removes untagged images, and layers, blobs and cache records that no image or lease needs: all, or by age or a cap. */
+  /** Removes untagged images, layers, blobs and cache records that no image or lease needs, cache mounts that nobody uses: all, or by age or a cap. */
   prune(options?: PruneOptions): Promise<PruneReport>
   /**
    * Prunes when the store takes more than `maxBytes` (default: a share of the disk), by last use, down to nine tenths of that. `undefined` when it was

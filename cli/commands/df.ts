@@ -133,6 +133,7 @@ const ROWS: Readonly<Record<RowKind, string>> = {
   cacheRecords: 'cache records of steps',
   database: 'index',
   statCaches: 'stat caches of contexts',
+  cacheMounts: 'cache mounts',
   work: 'work directories',
   leases: 'leases and locks',
   directories: "the store's directories",

@@ -90,6 +90,7 @@ function textOf(report: PruneReport, pins: readonly Pin[], dryRun: boolean): str
     ...report.images.map((digest) => `image ${digest}`),
     ...report.layers.map((digest) => `layer ${digest}`),
     ...report.blobs.map((digest) => `blob ${digest}`),
+    ...report.cacheMounts.map((name) => `cache mount ${name}`),
     ...(steps > 0 ? [`${steps} cache record${steps === 1 ? '' : 's'}`] : []),
     ...damaged.map(
       (digest) =>
