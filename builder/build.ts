@@ -1,14 +1,15 @@
 /** One build, from a request to an image. */
 import { readFileSync } from 'node:fs'
-import { basename, resolve } from 'node:path'
+import { basename } from 'node:path'
 import { TbuildError } from '../errors.ts'
 import { parse, type Dockerfile } from '../dockerfile-parser/index.ts'
-import type { BlobDigest, Image, StatCache, Store } from '../cas/index.ts'
+import type { BlobDigest, Image, Store } from '../cas/index.ts'
 import { checkBuild } from './checks.ts'
-import { openContext, type BuildContext } from './copy/context.ts'
+import { createContextFinder } from './contexts.ts'
+import { openContexts } from './copy/contexts.ts'
 import { contextAddress } from './fetch/address.ts'
 import { imageKey, writeImage } from './image.ts'
-import { findImage } from './images.ts'
+import { findImage, type FoundImage } from './images.ts'
 import { makePlan, type Plan } from './plan/plan.ts'
 import type { StagePlan } from './plan/types.ts'
 import { fillBuildArgs } from './plan/variables.ts'
@@ -63,23 +64,42 @@ async function buildOnce(
 ): Promise<Image> {
   const buildArgs = fillBuildArgs(request.buildArgs)
   const images = new Map<string, Image>()
+  const { signal } = request
+  const localTags = new Set<Image>()
+  const wanted = new Map<string, Promise<FoundImage>>()
+  // Once each: with `--pull` every look is a request.
+  const find = async (name: string): Promise<Image> => {
+    let found = wanted.get(name)
+    if (found === undefined) {
+      found = findImage(store, name, { progress, signal, pull: request.pull === true })
+      wanted.set(name, found)
+    }
+    const { image, isLocalTag } = await found
+    if (isLocalTag) localTags.add(image)
+    images.set(name, image)
+    return image
+  }
   const plan = await makePlan(tree, {
     target: request.target,
     buildArgs,
     network: request.network,
-    findImage: async (name) => {
-      const image = await findImage(store, name, progress, request.signal)
-      images.set(name, image)
-      return image
-    },
+    noCache: request.noCache || request.noCacheStages,
+    findImage: find,
+    findContext: createContextFinder(request.namedContexts ?? new Map(), {
+      store,
+      progress,
+      signal,
+      findImage: find,
+    }),
   })
+  for (const name of plan.unknownStages)
+    progress.warning(`there is no stage ${JSON.stringify(name)} to run without the cache`)
   const warnings = checkBuild(tree, request, store, buildArgs, images)
   const controller = new AbortController()
   const abort = (): void => controller.abort(request.signal?.reason)
   request.signal?.throwIfAborted()
   request.signal?.addEventListener('abort', abort, { once: true })
-  let opened: BuildContext | undefined
-  let statCache: StatCache | undefined
+  const contexts = openContexts(request, store)
   const context: SolveContext = {
     request,
     tree,
@@ -87,9 +107,9 @@ async function buildOnce(
     progress,
     signal: controller.signal,
     abort: (reason) => controller.abort(reason),
-    context: () => (opened ??= openContext(request.context, request.dockerfile)),
-    statCache: () =>
-      request.noStatCache === true ? undefined : (statCache ??= store.statCache(resolve(request.context))),
+    context: (named) => contexts.open(named),
+    statCache: (named) => contexts.statCache(named),
+    isLocalTag: (found) => localTags.has(found),
     nowNs:
       request.sourceDateEpoch === undefined
         ? BigInt(Date.now()) * 1_000_000n
@@ -101,8 +121,7 @@ async function buildOnce(
     return image
   } finally {
     request.signal?.removeEventListener('abort', abort)
-    statCache?.save()
-    opened?.[Symbol.dispose]()
+    contexts[Symbol.dispose]()
   }
 }
 
@@ -143,7 +162,7 @@ async function produce(
   progress: Progress,
 ): Promise<Image> {
   // Solved before its key is asked for: keys are told one after the other, branches run side by side.
-  const isCached = run.isComplete && !request.noCache
+  const isCached = run.isComplete && !plan.noCache
   const solved = isCached ? undefined : await run.solve()
   const key = imageKey(plan, await run.key(), request)
   const known = isCached ? store.steps.findImage(key) : undefined

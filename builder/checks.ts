@@ -2,6 +2,7 @@
 import { basename } from 'node:path'
 import { check, type Dockerfile, type DockerfileError } from '../dockerfile-parser/index.ts'
 import type { Image, Store } from '../cas/index.ts'
+import { contextSpellings } from './contexts.ts'
 import { readIgnoreFile } from './copy/context.ts'
 import { buildPlatform } from './plan/variables.ts'
 import { keyOf } from './solve/keys.ts'
@@ -27,6 +28,7 @@ export function checkBuild(
   images: ReadonlyMap<string, Image>,
 ): readonly Warning[] {
   const ignore = readIgnoreFile(request.context, request.dockerfile)
+  const namedContexts = contextSpellings(request.namedContexts?.keys() ?? [])
   // Checking takes 5 to 10 ms in a fresh process, which shows in a build that is all cached: what was found is remembered.
   const key = keyOf([
     ['checks', CHECKS],
@@ -35,6 +37,7 @@ export function checkBuild(
     ['target', request.target ?? ''],
     ['ignore file', JSON.stringify(ignore === undefined ? '' : [ignore.path, ignore.patterns])],
     ...[...buildArgs].map(([name, value]) => ['build argument', `${name}=${value}`] as const),
+    ...[...namedContexts].map((name) => ['named context', name] as const),
     ...[...images].map(([name, { id }]) => ['image', `${name} ${id}`] as const),
   ])
   const known = store.steps.resolve(key)
@@ -44,6 +47,7 @@ export function checkBuild(
     target: request.target,
     buildArgs,
     buildPlatform: buildPlatform(),
+    namedContexts,
     baseImage: (name) => {
       const image = images.get(name)
       return image && describe(image)

@@ -6,6 +6,7 @@
  */
 export type { BuildEvent, BuildObserver, BuildRequest, BuildResult, Limits } from './types.ts'
 export { build } from './build.ts'
+export { contextSpellings } from './contexts.ts'
 export { contextAddress, loadContext } from './fetch/address.ts'
 export { pullImage, type PullOptions } from './transfer/pull.ts'
 export { pushImage, type PushedImage, type PushOptions } from './transfer/push.ts'

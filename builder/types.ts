@@ -10,6 +10,11 @@ export interface BuildRequest {
   readonly dockerfile: string
   /** The Dockerfile itself, when it is in no file: `dockerfile` is not looked at then. */
   readonly dockerfileStream?: AsyncIterable<Uint8Array> | undefined
+  /**
+   * `--build-context`: by name, a directory, an address as in `context`, `docker-image://NAME` or `oci-layout://PATH[:TAG][@DIGEST]`. It stands in for the
+   * stage or the image of that name.
+   */
+  readonly namedContexts?: ReadonlyMap<string, string> | undefined
   /** Full references (`formatReference`) that the image gets. */
   readonly tags: readonly string[]
   /** `--build-arg`: a value, or `undefined` to take this process's environment variable of that name, if there is one. */
@@ -17,6 +22,10 @@ export interface BuildRequest {
   /** Stage name or number; the last stage when absent. */
   readonly target?: string | undefined
   readonly noCache: boolean
+  /** Names of stages that run again, and with them those that stand on them. */
+  readonly noCacheStages?: readonly string[] | undefined
+  /** Tags are asked for at their registries, though the store has them. */
+  readonly pull?: boolean | undefined
   /** Every file of the context is read, whether it looks changed or not. */
   readonly noStatCache?: boolean
   readonly network: 'host' | 'none'

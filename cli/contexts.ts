@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path'
 import { contextAddress, type BuildRequest } from '../builder/index.ts'
 import { TbuildError } from '../errors.ts'
 import { UsageError } from './arguments/usage-error.ts'
+import { parsePair } from './arguments/values.ts'
 
 export type ContextSource = Pick<
   BuildRequest,
@@ -49,4 +50,25 @@ function placeOf(context: string): { readonly text: string; readonly isAddress: 
   if (info === undefined)
     throw new TbuildError('CONTEXT_NOT_FOUND', `There is no directory ${name}.`, { hint })
   throw new TbuildError('CONTEXT_UNSUPPORTED', `The build context ${name} is not a directory.`, { hint })
+}
+
+/**
+ * `--build-context NAME=WHERE`; directories are absolute in what is returned.
+ * @throws UsageError `OPTION_VALUE`; TbuildError `CONTEXT_NOT_FOUND`, `CONTEXT_UNSUPPORTED`
+ */
+export function namedContexts(given: readonly string[]): ReadonlyMap<string, string> {
+  return new Map(
+    given.map((text) => {
+      const [name, where] = parsePair(text, '--build-context')
+      if (where === undefined || where === '')
+        throw new UsageError('OPTION_VALUE', `--build-context: ${JSON.stringify(text)} names no context.`, {
+          hint: 'e.g. --build-context lib=../lib, or base=docker-image://debian:12',
+        })
+      if (where.startsWith('target:'))
+        throw new UsageError('OPTION_VALUE', `--build-context: ${JSON.stringify(where)} is for bake files.`, {
+          hint: 'build the target first, with a name, and give docker-image://NAME',
+        })
+      return [name, /^(?:docker-image|oci-layout):\/\//.test(where) ? where : placeOf(where).text]
+    }),
+  )
 }

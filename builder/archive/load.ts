@@ -54,9 +54,29 @@ export async function loadArchive(
   return found.map(({ manifestDigest, names }) => ({ ...store.images.put(manifestDigest, names), names }))
 }
 
+/** What there is to load from. */
+export type ArchiveFiles = Omit<SpooledArchive, typeof Symbol.asyncDispose>
+
+/** The image of an OCI layout that `choose` takes, under no name. Throws as `loadArchive`. */
+export async function loadOne(
+  store: Store,
+  archive: ArchiveFiles,
+  choose: (manifests: readonly Descriptor[]) => Descriptor,
+  options: LoadOptions = {},
+): Promise<Image> {
+  const load: Load = { store, archive, options, observe: options.observe ?? (() => {}) }
+  const { manifests } = parseIndex(archive.read(fileOf(load, 'index.json'), MAX_JSON))
+  const { digest } = resolveImage(load, choose(manifests))
+  const known = store.images.byManifest(digest)
+  if (known !== undefined) return known
+  await ociImage(load, digest)
+  options.signal?.throwIfAborted()
+  return store.images.put(digest, [])
+}
+
 interface Load {
   readonly store: Store
-  readonly archive: SpooledArchive
+  readonly archive: ArchiveFiles
   readonly options: LoadOptions
   readonly observe: TransferObserver
 }

@@ -16,8 +16,8 @@ export interface BuildContext extends Disposable {
   whyIgnored(path: string): string | undefined
 }
 
-/** Throws `CONTEXT_INVALID`, and `DockerfileError` for a malformed ignore file. */
-export function openContext(directory: string, dockerfile: string): BuildContext {
+/** `readIgnore`: its ignore file, if it has one. Throws `CONTEXT_INVALID`, and `DockerfileError` for a malformed ignore file. */
+export function openContext(directory: string, readIgnore: () => IgnoreFile | undefined): BuildContext {
   let fd: number
   try {
     fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
@@ -31,7 +31,7 @@ export function openContext(directory: string, dockerfile: string): BuildContext
       },
     )
   }
-  const ignore = readIgnoreFile(directory, dockerfile)
+  const ignore = readIgnore()
   const files = openTree(fd)
   const tree = remembered(ignore === undefined ? files : withoutIgnored(files, ignore.matcher))
   return {
@@ -53,9 +53,10 @@ export interface IgnoreFile {
   readonly matcher: IgnoreMatcher
 }
 
-/** `Dockerfile.dockerignore` wins over `.dockerignore`. */
-export function readIgnoreFile(directory: string, dockerfile: string): IgnoreFile | undefined {
-  for (const path of [`${dockerfile}.dockerignore`, `${directory}/.dockerignore`]) {
+/** `Dockerfile.dockerignore` wins over `.dockerignore`; a context that is not the Dockerfile's has only the latter. */
+export function readIgnoreFile(directory: string, dockerfile?: string): IgnoreFile | undefined {
+  const own = dockerfile === undefined ? [] : [`${dockerfile}.dockerignore`]
+  for (const path of [...own, `${directory}/.dockerignore`]) {
     let text: Buffer
     try {
       text = readFileSync(path)

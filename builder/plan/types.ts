@@ -1,10 +1,12 @@
 /** The plan: what a build would do, with every variable expanded, and nothing done yet. */
 import type { ContainerConfig, Image } from '../../cas/index.ts'
 import type { Dockerfile, Range } from '../../dockerfile-parser/index.ts'
+import type { ContextDirectory } from '../contexts.ts'
 import type { Remote } from '../fetch/remote.ts'
 
 export type Source =
-  | { readonly kind: 'context' }
+  /** The build context, or one of `--build-context` that is a directory. */
+  | { readonly kind: 'context'; readonly directory?: ContextDirectory | undefined }
   | { readonly kind: 'stage'; readonly stage: StagePlan }
   | { readonly kind: 'image'; readonly image: Image }
 
@@ -26,13 +28,14 @@ export interface ExecStep extends StepBase {
   readonly cwd: string
   readonly user: string
   readonly network: 'host' | 'none'
+  /** In the order in which they are mounted. */
+  readonly mounts: readonly RunMount[]
   /** Contents of an executable file that is `args[0]` while the command runs. */
   readonly script?: Uint8Array | undefined
 }
 
-export interface CopyStep extends StepBase {
-  readonly kind: 'copy'
-  readonly instruction: 'COPY' | 'ADD'
+/** What is taken from somewhere: by a COPY or ADD, or to be mounted. */
+export interface Taking {
   readonly source: Source
   readonly patterns: readonly string[]
   /** Those of the patterns that are addresses. */
@@ -42,15 +45,59 @@ export interface CopyStep extends StepBase {
   /** Absolute; a `/` at its end says that it is a directory. */
   readonly destination: string
   readonly chown?: string | undefined
-  readonly chmod?: string | undefined
   readonly excludes: readonly string[]
+  /** COPY: sources keep the directories of their names. */
+  readonly parents: boolean
+}
+
+export interface CopyStep extends StepBase, Taking {
+  readonly kind: 'copy'
+  readonly instruction: 'COPY' | 'ADD'
+  readonly chmod?: string | undefined
   /** ADD: local archives are unpacked. */
   readonly unpack: boolean
   /** ADD: fetched ones too. */
   readonly unpackRemote: boolean
-  /** COPY: sources keep the directories of their names. */
-  readonly parents: boolean
 }
+
+/** `target` is absolute. */
+export type RunMount = { readonly text: string; readonly range: Range } & (
+  | {
+      readonly kind: 'bind'
+      readonly target: string
+      readonly readOnly: boolean
+      /** One name. */
+      readonly taking: Taking
+    }
+  | {
+      readonly kind: 'tmpfs'
+      readonly target: string
+      readonly readOnly: boolean
+      readonly sizeBytes: number | undefined
+    }
+  | {
+      readonly kind: 'cache'
+      readonly target: string
+      readonly readOnly: boolean
+      readonly id: string
+      readonly sharing: 'shared' | 'private' | 'locked'
+      /** What a new one begins as; never both. */
+      readonly owner: { readonly uid: number; readonly gid: number; readonly mode: number } | undefined
+      readonly taking: Taking | undefined
+    }
+  | {
+      readonly kind: 'secret'
+      readonly id: string
+      /** Not mounted, if there is none. */
+      readonly target: string | undefined
+      /** Variable that has it. */
+      readonly env: string | undefined
+      readonly required: boolean
+      readonly mode: number
+      readonly uid: number
+      readonly gid: number
+    }
+)
 
 export interface WorkdirStep extends StepBase {
   readonly kind: 'workdir'
@@ -83,4 +130,6 @@ export interface StagePlan {
   /** When all its instructions are done. */
   readonly config: ContainerConfig
   readonly author: string | undefined
+  /** All its steps run again: it was asked for, or what it stands on runs again. */
+  readonly noCache: boolean
 }

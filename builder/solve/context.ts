@@ -1,6 +1,7 @@
 /** What the steps of one build share. */
-import type { StatCache, Store } from '../../cas/index.ts'
+import type { Image, StatCache, Store } from '../../cas/index.ts'
 import type { Dockerfile } from '../../dockerfile-parser/index.ts'
+import type { ContextDirectory } from '../contexts.ts'
 import type { BuildContext } from '../copy/context.ts'
 import type { BuildRequest } from '../types.ts'
 import type { Progress } from './observer.ts'
@@ -10,10 +11,12 @@ export interface SolveContext {
   readonly tree: Dockerfile
   readonly store: Store
   readonly progress: Progress
-  /** Opened when a step first needs it. */
-  context(): BuildContext
+  /** The build context, or a named one that is a directory. Opened when a step first needs it. */
+  context(named?: ContextDirectory): BuildContext
   /** Of that context's files; `undefined` with `--no-stat-cache`. */
-  statCache(): StatCache | undefined
+  statCache(named?: ContextDirectory): StatCache | undefined
+  /** A tag in the store was taken as it stands: nobody asked its registry. */
+  isLocalTag(image: Image): boolean
   /** Aborts when a step fails, or the request's own signal does. */
   readonly signal: AbortSignal
   /** Stops what runs beside; the first reason is the build's error. */

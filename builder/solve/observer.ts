@@ -4,7 +4,7 @@ import type { BuildObserver } from '../types.ts'
 export interface Progress {
   start(title: string): StepProgress
   /** About the Dockerfile, not about a step. */
-  warning(message: string, frame: string): void
+  warning(message: string, frame?: string): void
   readonly total: number
   readonly cached: number
 }
@@ -29,7 +29,8 @@ export function createProgress(observe: BuildObserver): Progress {
     get cached() {
       return cached
     },
-    warning: (message, frame) => observe({ kind: 'warning', message, frame }),
+    warning: (message, frame) =>
+      observe({ kind: 'warning', message, ...(frame === undefined ? {} : { frame }) }),
     start: (title) => {
       const id = ++total
       observe({ kind: 'started', id, title })

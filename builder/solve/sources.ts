@@ -2,11 +2,12 @@
 import { TbuildError } from '../../errors.ts'
 import { openTree, type Intake, type Layer, type Tree } from '../../cas/index.ts'
 import { createIgnoreMatcher } from '../../dockerfile-parser/index.ts'
+import type { ContextDirectory } from '../contexts.ts'
 import type { CopyOptions } from '../copy/layout.ts'
 import type { Fetch } from '../fetch/remote.ts'
 import { selectSources, type Selected } from '../copy/select.ts'
 import { digestSources, type SourceDigest } from '../copy/source.ts'
-import type { CopyStep } from '../plan/types.ts'
+import type { Taking } from '../plan/types.ts'
 import type { SolveContext } from './context.ts'
 
 /** The sources of a step, in a tree that somebody keeps open. */
@@ -18,9 +19,9 @@ export interface Sources extends AsyncDisposable {
 }
 
 /** Of the build context. Cheap: nothing is mounted. */
-export function contextSources(context: SolveContext, step: CopyStep): Sources {
+export function contextSources(context: SolveContext, step: Taking): Sources {
   // `COPY <<EOF` alone needs no context.
-  const opened = step.patterns.length === 0 ? undefined : context.context()
+  const opened = step.patterns.length === 0 ? undefined : context.context(directoryOf(step))
   const sources: Sources = {
     selected: opened === undefined ? [] : select(step, opened.tree, (path) => opened.whyIgnored(path)),
     [Symbol.asyncDispose]: async () => sources.intake?.[Symbol.dispose](),
@@ -31,14 +32,14 @@ export function contextSources(context: SolveContext, step: CopyStep): Sources {
 /** Of the build context and from addresses: the latter are fetched. */
 export async function fetchedSources(
   context: SolveContext,
-  step: CopyStep,
+  step: Taking,
   fetches: ReadonlyMap<string, Fetch>,
 ): Promise<Sources> {
   const fetched = new Map<string, Selected>()
   // One after the other: the first that fails is the error.
   for (const [pattern, fetch] of fetches) fetched.set(pattern, await fetch.selected())
   const isLocal = step.patterns.some((pattern) => !fetched.has(pattern))
-  const opened = isLocal ? context.context() : undefined
+  const opened = isLocal ? context.context(directoryOf(step)) : undefined
   const sources: Sources = {
     selected: select(
       step,
@@ -57,7 +58,7 @@ export async function fetchedSources(
 /** Of other layers, which are mounted until it is disposed. */
 export async function layerSources(
   { store }: SolveContext,
-  step: CopyStep,
+  step: Taking,
   layers: readonly Layer[],
 ): Promise<Sources> {
   const root = await store.layers.mount(layers)
@@ -82,7 +83,7 @@ export async function layerSources(
 }
 
 function select(
-  step: CopyStep,
+  step: Taking,
   tree: Tree | undefined,
   whyIgnored: (path: string) => string | undefined,
   fetched: (pattern: string) => Selected | undefined = () => undefined,
@@ -100,18 +101,25 @@ function select(
   return selected
 }
 
-export async function digestOf(context: SolveContext, step: CopyStep, sources: Sources): Promise<string> {
+export async function digestOf(context: SolveContext, step: Taking, sources: Sources): Promise<string> {
   sources.digested ??= await digestSources(sources.selected, {
     owners: step.source.kind !== 'context' && step.chown === undefined,
     excludes: excludesOf(step),
     signal: context.signal,
     intake: () => (sources.intake ??= context.store.layers.intake()),
-    statCache: step.source.kind === 'context' && step.remotes.size === 0 ? context.statCache() : undefined,
+    statCache:
+      step.source.kind === 'context' && step.remotes.size === 0
+        ? context.statCache(directoryOf(step))
+        : undefined,
   })
   return sources.digested.digest
 }
 
-export function excludesOf(step: CopyStep): CopyOptions['excludes'] {
+function directoryOf({ source }: Taking): ContextDirectory | undefined {
+  return source.kind === 'context' ? source.directory : undefined
+}
+
+export function excludesOf(step: Taking): CopyOptions['excludes'] {
   if (step.excludes.length === 0) return undefined
   const matcher = createIgnoreMatcher(step.excludes)
   return (path, isDirectory) => matcher.ignores(path) && !(isDirectory && matcher.mayReinclude(path))

@@ -88,7 +88,7 @@ export function createStageRun(
   /** The digest of what is copied: looked up by what it comes from, if that is other layers, else computed. */
   const contentsKey = async (step: CopyStep): Promise<string> => {
     const cheap = await cheapKey(step)
-    const known = cheap && !request.noCache && store.steps.resolve(cheap)
+    const known = cheap && !plan.noCache && !isFromRerun(step) && store.steps.resolve(cheap)
     if (known) return known
     const digest = await digestOf(context, step, await sourcesOf(step))
     const isStale = step.source.kind === 'stage' && runOf(step.source.stage).isStale
@@ -168,6 +168,7 @@ export function createStageRun(
   const isKeyCheap = async (index: number): Promise<boolean> => {
     const step = steps[index]
     if (step?.kind !== 'copy' || step.source.kind !== 'stage') return true
+    if (isFromRerun(step)) return false
     if (!(await isStageKeyCheap(runOf(step.source.stage)))) return false
     const cheap = await cheapKey(step)
     return cheap !== undefined && store.steps.resolve(cheap) !== undefined
@@ -189,6 +190,8 @@ export function createStageRun(
     from = base.kind === 'stage' ? undefined : progress.start(title(1, plan.from.text))
     if (base.kind === 'image') {
       for (const diffId of base.image.config.rootfs.diff_ids) layers.push(store.layers.open(diffId))
+      if (context.isLocalTag(base.image))
+        from?.note('the image in the store; --pull asks its registry for a newer one')
     }
     from?.cached()
   }
@@ -259,7 +262,7 @@ export function createStageRun(
   }
 
   const probe = async (): Promise<void> => {
-    if (request.noCache) return
+    if (plan.noCache) return
     if (base.kind === 'stage') return probeOnStage()
     await begin()
     await advance()
@@ -297,7 +300,7 @@ export function createStageRun(
       const index = position
       const step = steps[index]
       if (step === undefined) break
-      if (!request.noCache) {
+      if (!plan.noCache) {
         const { key } = await keyAt(index)
         const found = store.steps.find(key)
         if (found !== undefined) {
@@ -351,6 +354,11 @@ export function createStageRun(
   }
   cheapStages.set(self, allKeysCheap)
   return self
+}
+
+/** What such a stage held before says nothing of what it will hold. */
+function isFromRerun({ source }: CopyStep): boolean {
+  return source.kind === 'stage' && source.stage.noCache
 }
 
 /** Whether a stage's key can be told without running anything: asked of each other, not of callers. */

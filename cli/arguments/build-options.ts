@@ -25,8 +25,15 @@ const WORKING = {
     value: 'KEY[=VALUE]',
     help: 'Set an ARG; without a value, from the environment',
   },
+  'build-context': {
+    kind: 'list',
+    value: 'NAME=WHERE',
+    help: 'Instead of that stage or image: DIR, URL, docker-image://NAME',
+  },
   target: { kind: 'value', value: 'STAGE', help: 'Build this stage, not the last one' },
+  pull: { kind: 'flag', help: 'Ask the registries for newer base images' },
   'no-cache': { kind: 'flag', help: 'Run every step again' },
+  'no-cache-filter': { kind: 'list', value: 'STAGE[,STAGE]', help: 'Run the steps of these stages again' },
   'no-stat-cache': { kind: 'flag', help: 'Read every file of the context, changed or not' },
   network: {
     kind: 'value',
@@ -95,11 +102,6 @@ const REFUSED = {
     help: 'the network of the host needs no leave; no RUN gets more rights than others',
   },
   attest: { kind: 'refused', value: 'ATTESTATION', help: ATTESTATIONS },
-  'build-context': {
-    kind: 'refused',
-    value: 'NAME=VALUE',
-    help: 'copy what is needed into the context, or COPY --from=IMAGE',
-  },
   builder: {
     kind: 'refused',
     value: 'NAME',
@@ -126,11 +128,6 @@ const REFUSED = {
     help: 'RUN is isolated by namespaces, always',
   },
   'memory-swap': { kind: 'refused', value: 'SIZE', help: '--memory limits memory and swap together' },
-  'no-cache-filter': {
-    kind: 'refused',
-    value: 'STAGE',
-    help: '--no-cache runs every step again; a changed ARG runs those after it',
-  },
   policy: {
     kind: 'refused',
     value: 'POLICY',
@@ -138,7 +135,6 @@ const REFUSED = {
   },
   print: { kind: 'refused', value: 'METHOD', help: '--call check checks the Dockerfile' },
   provenance: { kind: 'refused', value: 'HOW', accepts: ['false'], help: ATTESTATIONS },
-  pull: { kind: 'refused', help: 'tbuild pull NAME before the build fetches the newest base image' },
   root: { kind: 'refused', value: 'DIR', help: 'there is no build server; --store chooses where to build' },
   sbom: { kind: 'refused', value: 'HOW', accepts: ['false'], help: ATTESTATIONS },
   secret: { kind: 'refused', value: 'SECRET', help: BUILD_SECRETS },

@@ -1,5 +1,10 @@
 import { rmSync, writeFileSync } from 'node:fs'
-import { build as buildImage, type BuildRequest, type BuildResult } from '../../builder/index.ts'
+import {
+  build as buildImage,
+  contextSpellings,
+  type BuildRequest,
+  type BuildResult,
+} from '../../builder/index.ts'
 import type { Store } from '../../cas/index.ts'
 import { refuseTerminal } from '../archive-streams.ts'
 import { BUILD_OPTIONS } from '../arguments/build-options.ts'
@@ -7,7 +12,7 @@ import { defineCommand, type Values } from '../arguments/types.ts'
 import { UsageError } from '../arguments/usage-error.ts'
 import { parseAnnotation, parseCall, parseCpuQuota } from '../arguments/build-values.ts'
 import { parseLimits, parsePair } from '../arguments/values.ts'
-import { contextSource } from '../contexts.ts'
+import { contextSource, namedContexts } from '../contexts.ts'
 import { shortId } from '../format.ts'
 import { familiarName, parseName } from '../images.ts'
 import { interruptible } from '../interrupt.ts'
@@ -41,7 +46,16 @@ SOURCE_DATE_EPOCH, from the environment or as a build argument, fixes the image'
     if (call !== undefined) {
       const { checkDockerfile } = await import('./check.ts')
       const { file, target, store } = options
-      return checkDockerfile({ context, file, target, store, buildArgs: buildArgsOf(options), ...call })
+      const contexts = namedContexts(options['build-context'])
+      return checkDockerfile({
+        context,
+        file,
+        target,
+        store,
+        buildArgs: buildArgsOf(options),
+        namedContexts: contextSpellings(contexts.keys()),
+        ...call,
+      })
     }
     const request = requestOf(options, context)
     const after = afterwardsOf(options, request)
@@ -148,8 +162,11 @@ function requestOf(options: Values<typeof BUILD_OPTIONS>, context: string): Buil
     ...source,
     tags: [...new Set(options.tag.map(parseName))],
     buildArgs,
+    namedContexts: namedContexts(options['build-context']),
     target: options.target,
     noCache: options['no-cache'],
+    noCacheStages: noCacheStages(options),
+    pull: options.pull,
     noStatCache: options['no-stat-cache'],
     network: options.network === 'none' ? 'none' : 'host',
     limits: { ...parseCpuQuota(options), ...parseLimits(options) },
@@ -161,6 +178,15 @@ function requestOf(options: Values<typeof BUILD_OPTIONS>, context: string): Buil
     ),
     sourceDateEpoch: sourceDateEpoch(buildArgs.get('SOURCE_DATE_EPOCH')),
   }
+}
+
+function noCacheStages(options: Values<typeof BUILD_OPTIONS>): readonly string[] {
+  const stages = options['no-cache-filter'].flatMap((text) => text.split(',')).filter((name) => name !== '')
+  if (options['no-cache'] && stages.length > 0)
+    throw new UsageError('OPTION_VALUE', '--no-cache and --no-cache-filter are not used together.', {
+      hint: '--no-cache runs every step again',
+    })
+  return stages
 }
 
 function buildArgsOf(options: Values<typeof BUILD_OPTIONS>): ReadonlyMap<string, string | undefined> {
