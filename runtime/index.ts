@@ -6,7 +6,17 @@
  * May import `linux` (and `errors.ts`) only.
  */
 export { runContainer } from './run.ts'
-export type { Container, ContainerMount, ContainerSpec, Exit, Limits, Stdio } from './spec.ts'
+export type {
+  Container,
+  ContainerMount,
+  ContainerSpec,
+  Exit,
+  Limits,
+  Stdio,
+  Ulimit,
+  UlimitName,
+} from './spec.ts'
+export { ULIMIT_NAMES } from './ulimits.ts'
 export { resolveUser, type ResolvedUser } from './user.ts'
 export { sweepCgroups } from './cgroup/index.ts'
 export { launcherPath } from './launch.ts'

@@ -12,6 +12,7 @@ import {
 } from '../linux/index.ts'
 import type { EtcFile } from './etc-files.ts'
 import type { ContainerSpec } from './spec.ts'
+import { encodeUlimit, isUlimit } from './ulimits.ts'
 import type { ResolvedUser } from './user.ts'
 
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
@@ -93,6 +94,8 @@ export function encodeSpec(spec: ContainerSpec, user: ResolvedUser, details: Lau
     user.uid,
     user.gid,
     ...list(user.groups),
+    spec.ulimits?.length ?? 0,
+    ...(spec.ulimits ?? []).flatMap(encodeUlimit),
     spec.hostname,
     spec.cwd,
     path,
@@ -132,6 +135,8 @@ export function checkSpec(spec: ContainerSpec): void {
     invalid(`The host name ${spec.hostname} is longer than 64 bytes.`)
   if (/[\r\n]/.test([spec.hostname, ...extra].join(' ')))
     invalid('A line break in a host name or host entry.')
+  const ulimit = spec.ulimits?.find((one) => !isUlimit(one))
+  if (ulimit !== undefined) invalid(`The limit ${JSON.stringify(ulimit)} cannot be set.`)
   if (!spec.cwd.startsWith('/')) invalid(`The working directory ${JSON.stringify(spec.cwd)} is not absolute.`)
 }
 

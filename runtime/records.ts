@@ -3,6 +3,7 @@ import type { Readable } from 'node:stream'
 import { TbuildError } from '../errors.ts'
 import { errnoName } from '../linux/index.ts'
 import type { ContainerSpec } from './spec.ts'
+import { ulimitError } from './ulimits.ts'
 
 export interface Failed {
   readonly kind: 'failed'
@@ -68,6 +69,7 @@ export function launchError({ step, errno }: Failed, spec: ContainerSpec): Tbuil
     const why = reasons[code] ?? code
     return new TbuildError('COMMAND_NOT_EXECUTABLE', `exec: "${command}": ${why}`, { cause })
   }
+  if (step.startsWith('ulimit ')) return ulimitError(step.slice('ulimit '.length), code, spec)
   return new TbuildError('LAUNCH_FAILED', `The container could not be set up: ${step}: ${code}`, { cause })
 }
 

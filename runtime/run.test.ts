@@ -4,7 +4,7 @@ import { chmodSync, closeSync, openSync, readdirSync, readFileSync, writeFileSyn
 import { createServer } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
 import { cgroupDriver } from './cgroup/index.ts'
-import { memoryLimitMessage, runContainer } from './index.ts'
+import { memoryLimitMessage, runContainer, type UlimitName } from './index.ts'
 import { busyboxRoot, run, specFor } from './testing.ts'
 
 const cgroupsOf = (scope: string): string[] =>
@@ -213,5 +213,45 @@ describe('network', () => {
     server.close()
     expect(host.stdout).toBe('hello\n')
     expect(none.exitCode).not.toBe(0)
+  })
+})
+
+const ulimits = (...args: [UlimitName, number, number][]) => ({
+  ulimits: args.map(([name, soft, hard]) => ({ name, soft, hard })),
+})
+
+describe('limits of processes', () => {
+  test('are set, soft and hard, before the command and for good', async () => {
+    using box = busyboxRoot()
+    const wanted = ulimits(['nofile', 64, 128], ['core', 0, 0], ['fsize', 4096, Infinity], ['nproc', 50, 60])
+    const { stdout } = await run(
+      box.root,
+      'grep -E "open files|core|file size|processes" /proc/self/limits',
+      wanted,
+    )
+    expect(stdout.split('\n').map((line) => line.trim().split(/ {2,}/).slice(0, 3).join())).toEqual([
+      'Max file size,4096,unlimited',
+      'Max core file size,0,0',
+      'Max processes,50,60',
+      'Max open files,64,128',
+      '',
+    ])
+    const raised = await run(box.root, 'ulimit -Hn 129 || echo no', wanted)
+    expect(raised.stdout).toBe('no\n')
+    const large = await run(box.root, 'head -c 5000 /dev/zero > /file; echo $?; wc -c < /file', wanted)
+    expect(large.stdout).toMatch(/^1[0-9]+\n4096\n$|^1\n4096\n$/)
+  })
+
+  test('one that this process may not raise is told, once and by its name', async () => {
+    using box = busyboxRoot()
+    const above = Number(readFileSync('/proc/sys/fs/nr_open', 'utf8')) + 1
+    await expect(run(box.root, 'true', ulimits(['nofile', above, above]))).rejects.toMatchObject({
+      code: 'ULIMIT_DENIED',
+      message: expect.stringContaining(`The hard limit nofile cannot be ${above}`),
+      hint: expect.stringMatching(/^give --ulimit nofile=(\d+|-1) or less$/),
+    })
+    await expect(run(box.root, 'true', ulimits(['nofile', 5, 4]))).rejects.toMatchObject({
+      code: 'SPEC_INVALID',
+    })
   })
 })

@@ -43,7 +43,7 @@ export async function runContainer(
     const mounts = pipes.use(openMounts(spec.mounts ?? []))
     const mountPoints = cleanup.use(makeMountPoints(spec.root, mounts.list))
     const root = pipes.use(cloneRoot(spec.root))
-    const cgroup = cleanup.use(createCgroup(spec.scope, spec.limits))
+    const cgroup = cleanup.use(createCgroup(spec.scope, spec.limits, spec.cgroupParent))
     const stdio = pipes.use(openStdio(spec.stdio))
 
     // The descriptors' numbers in the launcher: 0 to 2 stdio, 3 the control socket, then these.

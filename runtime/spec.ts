@@ -11,6 +11,31 @@ export interface Limits {
   readonly pids?: number
 }
 
+/** As docker calls them. */
+export type UlimitName =
+  | 'core'
+  | 'cpu'
+  | 'data'
+  | 'fsize'
+  | 'locks'
+  | 'memlock'
+  | 'msgqueue'
+  | 'nice'
+  | 'nofile'
+  | 'nproc'
+  | 'rss'
+  | 'rtprio'
+  | 'rttime'
+  | 'sigpending'
+  | 'stack'
+
+/** A limit of each process, setrlimit(2), in its units there; `Infinity` is none. The soft one is at most the hard one. */
+export interface Ulimit {
+  readonly name: UlimitName
+  readonly soft: number
+  readonly hard: number
+}
+
 /** As in `child_process`; a number is a descriptor of this process. `'pipe'` is a real pipe, not a socket. */
 export type Stdio = 'ignore' | 'inherit' | 'pipe' | number
 
@@ -63,12 +88,19 @@ export interface ContainerSpec {
   /** `none`: a network namespace of its own with loopback up. `host`: the host's. */
   readonly network: 'none' | 'host'
   readonly limits: Limits
+  /** Those that differ from what this process has. */
+  readonly ulimits?: readonly Ulimit[] | undefined
+  /**
+   * The cgroup below which the container's are made, as a path in each hierarchy, e.g. `/jobs/nightly` or `jobs.slice`. Made if it is not there,
+   * and left.
+   */
+  readonly cgroupParent?: string | undefined
   /** Further lines for /etc/hosts: `[address, name]`. */
-  readonly extraHosts?: readonly (readonly [address: string, name: string])[]
+  readonly extraHosts?: readonly (readonly [address: string, name: string])[] | undefined
   /** /etc/resolv.conf, hosts and hostname are read-only (a build) or writable (a run). */
   readonly readonlyEtcFiles: boolean
   /** Size of /dev/shm; 64 MiB unless told. */
-  readonly shmBytes?: number
+  readonly shmBytes?: number | undefined
   /** In this order; one may lie in another that comes before it. */
   readonly mounts?: readonly ContainerMount[]
   readonly stdio: { readonly stdin: Stdio; readonly stdout: Stdio; readonly stderr: Stdio }

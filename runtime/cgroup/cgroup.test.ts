@@ -1,13 +1,25 @@
 /** One suite for each version that this machine offers (`none` is everywhere). */
 import { describe, expect, test } from '@jest/globals'
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { readFileSync, rmdirSync } from 'node:fs'
 import { runContainer } from '../index.ts'
 import { busyboxRoot, run, specFor } from '../testing.ts'
-import { cgroupDriver, sweepCgroups, useCgroupDriver, v1Here, v2Here } from './index.ts'
+import { cgroupDriver, createCgroup, sweepCgroups, useCgroupDriver, v1Here, v2Here } from './index.ts'
 import { noDriver } from './none.ts'
 import type { CgroupDriver } from './types.ts'
+
+const memory = (driver: CgroupDriver) =>
+  driver.controllers.includes('memory') ? { memoryBytes: 32 << 20 } : {}
+
+/** In every hierarchy; what is named by the user stays after a container. */
+function removeParent(parent: string): void {
+  const [outer = ''] = parent.split('/')
+  const { stdout } = spawnSync('find', ['/sys/fs/cgroup', '-depth', '-type', 'd', '-path', `*/${outer}*`], {
+    encoding: 'utf8',
+  })
+  for (const directory of stdout.split('\n').filter(Boolean)) rmdirSync(directory)
+}
 
 const nameFor = (what: string): string => `tbuild-contract-${process.pid}-${what}`
 
@@ -80,6 +92,21 @@ function cgroupContract(driver: CgroupDriver): void {
       }
     })
 
+    test('below a parent, which is made; what a dead process left there is found', async () => {
+      const parent = `tbuild-test-parent-${process.pid}/inner.slice`
+      const cgroup = driver.create(nameFor('5'), { ...memory(driver) }, parent)
+      expect(driver.list()).toContain(`/${parent}/${nameFor('5')}`)
+      cgroup.closeDescriptors()
+      useCgroupDriver(driver)
+      try {
+        await sweepCgroups((scope) => scope !== 'contract')
+        expect(driver.list().filter((name) => name.includes(parent))).toEqual([])
+      } finally {
+        useCgroupDriver()
+        removeParent(parent)
+      }
+    })
+
     test('removing what is gone is no error', async () => {
       await expect(driver.remove(nameFor('never'))).resolves.toBeUndefined()
     })
@@ -94,10 +121,16 @@ test('a hybrid machine uses v1', () => {
   expect(cgroupDriver().version).toBe(v1Here() === undefined ? (v2Here() === undefined ? 0 : 2) : 1)
 })
 
+test('a parent that is no path below the root is refused', () => {
+  for (const parent of ['../x', 'a/../../b'])
+    expect(() => createCgroup('x', {}, parent)).toThrow(expect.objectContaining({ code: 'CGROUP_PARENT' }))
+})
+
 describe('no cgroups', () => {
   test('runs without limits, refuses with', () => {
     const none = noDriver('of a test')
     expect(none.create('x', {}).descriptors).toEqual([])
+    expect(() => none.create('x', {}, 'y')).toThrow(expect.objectContaining({ code: 'CGROUP_PARENT' }))
     for (const limits of [{ memoryBytes: 1 }, { cpus: 1 }, { pids: 1 }]) {
       expect(() => none.create('x', limits)).toThrow(expect.objectContaining({ code: 'LIMITS_UNAVAILABLE' }))
     }

@@ -44,8 +44,9 @@ export function v1Here(): CgroupDriver | undefined {
 
 export function v2Here(): CgroupDriver | undefined {
   const mount = cgroupMounts().find(({ type }) => type === 'cgroup2')
-  const parent = mount === undefined ? undefined : v2Parent(mount, ownUnified())
-  return parent === undefined ? undefined : v2Driver(parent)
+  if (mount === undefined) return undefined
+  const parent = v2Parent(mount, ownUnified())
+  return parent === undefined ? undefined : v2Driver(mount.at, parent.slice(mount.at.length + 1))
 }
 
 /**

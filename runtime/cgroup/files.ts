@@ -1,5 +1,5 @@
 /** What both versions do with a cgroup's directory. */
-import { readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { TbuildError } from '../../errors.ts'
 import { isErrno } from '../../linux/index.ts'
@@ -32,13 +32,56 @@ export function readKey(directory: string, file: string, key: string): number | 
   return line === undefined ? undefined : Number(line.slice(key.length + 1))
 }
 
-export function listOurs(directory: string): string[] {
+/**
+ * Ours, wherever they are in a hierarchy: by name those in the usual place (a path below the root; '' is the root itself), by their path with a `/` before it
+ * those below another parent. What lies in them is not looked at.
+ */
+export function listOurs(root: string, usual: string): string[] {
+  const found: string[] = []
+  const pending = ['']
+  for (let at = pending.pop(); at !== undefined; at = pending.pop()) {
+    for (const entry of directoriesOf(`${root}${at}`)) {
+      if (!/^tbuild-.*-\d+-\d+$/.test(entry)) pending.push(`${at}/${entry}`)
+      else found.push(at === usual ? entry : `${at}/${entry}`)
+    }
+  }
+  return found
+}
+
+function directoriesOf(path: string): string[] {
   try {
-    return readdirSync(directory).filter((name) => name.startsWith(PREFIX))
+    const entries = readdirSync(path, { withFileTypes: true })
+    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name)
   } catch (error) {
     if (isErrno(error, 'ENOENT', 'EACCES')) return []
     throw error
   }
+}
+
+/** As below the root of a hierarchy: `a/b`; '' is the root itself. @throws TbuildError `CGROUP_PARENT` */
+export function parentPath(given: string): string {
+  const parts = given.split('/').filter((part) => part !== '' && part !== '.')
+  if (parts.includes('..') || given.includes('\0')) throw noParent(given, 'it is not a path in a hierarchy')
+  return parts.join('/')
+}
+
+/** Makes it, as other runtimes do. */
+export function makeParent(root: string, parent: string): void {
+  try {
+    mkdirSync(`${root}/${parent}`, { recursive: true })
+  } catch (error) {
+    throw noParent(parent, error instanceof Error ? error.message : String(error))
+  }
+}
+
+export function noParent(parent: string, why: string): TbuildError {
+  return new TbuildError(
+    'CGROUP_PARENT',
+    `The cgroup ${JSON.stringify(parent)} cannot be a parent: ${why}.`,
+    {
+      hint: 'give a path in the cgroup hierarchies, e.g. /jobs/nightly, that this user may make cgroups in',
+    },
+  )
 }
 
 /**

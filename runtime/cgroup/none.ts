@@ -1,12 +1,13 @@
 /** No cgroups: not root, or none mounted. */
 import type { CgroupDriver } from './types.ts'
-import { unavailable } from './files.ts'
+import { noParent, unavailable } from './files.ts'
 
 export function noDriver(why: string): CgroupDriver {
   return {
     version: 0,
     controllers: [],
-    create: (_name, limits) => {
+    create: (_name, limits, parent) => {
+      if (parent !== undefined) throw noParent(parent, why)
       if (limits.memoryBytes !== undefined) throw unavailable('memory', why)
       if (limits.cpus !== undefined) throw unavailable('CPU', why)
       if (limits.pids !== undefined) throw unavailable('process', why)

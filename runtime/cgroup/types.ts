@@ -26,9 +26,12 @@ export interface Cgroup extends AsyncDisposable {
 export interface CgroupDriver {
   readonly version: 0 | 1 | 2
   readonly controllers: readonly string[]
-  /** @throws TbuildError `LIMITS_UNAVAILABLE` when a limit asked for cannot be set */
-  create(name: string, limits: Limits): Cgroup
-  /** Names of all cgroups of ours, by one readdir. */
+  /**
+   * `parent`: of `parentPath`; the cgroup is made there instead of in the usual place. @throws TbuildError `LIMITS_UNAVAILABLE` when a limit asked for
+   * cannot be set, `CGROUP_PARENT` when the parent cannot be had
+   */
+  create(name: string, limits: Limits, parent?: string): Cgroup
+  /** All cgroups of ours, as `remove` takes them: by name, those below a `parent` by a path that begins with `/`. */
   list(): string[]
   /** Kill what is inside and remove it; no error when it is gone. */
   remove(name: string): Promise<void>

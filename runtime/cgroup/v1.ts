@@ -2,7 +2,16 @@
 import { closeSync, constants, mkdirSync, openSync } from 'node:fs'
 import { isErrno } from '../../linux/index.ts'
 import type { Limits } from '../spec.ts'
-import { listOurs, read, readKey, readNumber, removeDirectory, unavailable, write } from './files.ts'
+import {
+  listOurs,
+  makeParent,
+  read,
+  readKey,
+  readNumber,
+  removeDirectory,
+  unavailable,
+  write,
+} from './files.ts'
 import type { Cgroup, CgroupDriver, CgroupUsage } from './types.ts'
 
 const PERIOD_MICROS = 100_000
@@ -14,11 +23,16 @@ export function v1Driver(roots: ReadonlyMap<string, string>): CgroupDriver {
   return {
     version: 1,
     controllers: [...roots.keys()],
-    create: (name, limits) => create(name, limits, roots),
+    create: (name, limits, parent) => {
+      if (parent === undefined || parent === '') return create(name, limits, roots)
+      for (const root of hierarchies) makeParent(root, parent)
+      return create(`${parent}/${name}`, limits, roots)
+    },
     // memory is made first and removed last: what a killed process left is seen there.
-    list: () => (first === undefined ? [] : listOurs(first)),
+    list: () => (first === undefined ? [] : listOurs(first, '')),
     remove: async (name) => {
-      for (const root of hierarchies.toReversed()) await removeDirectory(`${root}/${name}`)
+      for (const root of hierarchies.toReversed())
+        await removeDirectory(name.startsWith('/') ? root + name : `${root}/${name}`)
     },
   }
 }

@@ -2,23 +2,46 @@
 import { closeSync, constants, mkdirSync, openSync } from 'node:fs'
 import { isErrno } from '../../linux/index.ts'
 import type { Limits } from '../spec.ts'
-import { listOurs, read, readKey, readNumber, removeDirectory, unavailable, write } from './files.ts'
+import {
+  listOurs,
+  makeParent,
+  read,
+  readKey,
+  readNumber,
+  removeDirectory,
+  unavailable,
+  write,
+} from './files.ts'
 import type { Cgroup, CgroupDriver } from './types.ts'
 
 const PERIOD_MICROS = 100_000
 const WANTED = ['memory', 'cpu', 'pids']
 
-/** `parent`: a directory of ours that holds no processes; `controllers`: what its children have. */
-export function v2Driver(parent: string): CgroupDriver {
-  enableControllers(parent)
-  const controllers = read(parent, 'cgroup.subtree_control')?.split(' ').filter(Boolean) ?? []
+/** `usual`: a path below `root`, of a directory of ours that holds no processes; `controllers`: what its children have. */
+export function v2Driver(root: string, usual: string): CgroupDriver {
+  enableControllers(`${root}/${usual}`)
+  const controllers = given(`${root}/${usual}`)
   return {
     version: 2,
     controllers,
-    create: (name, limits) => create(`${parent}/${name}`, limits, controllers),
-    list: () => listOurs(parent),
-    remove: (name) => removeDirectory(`${parent}/${name}`),
+    create: (name, limits, parent) => {
+      if (parent === undefined) return create(`${root}/${usual}/${name}`, limits, controllers)
+      const directory = parent === '' ? root : `${root}/${parent}`
+      makeParent(root, parent)
+      // Each level gives them to the next.
+      for (const [index] of parent.split('/').entries())
+        enableControllers([root, ...parent.split('/').slice(0, index)].join('/'))
+      enableControllers(directory)
+      return create(`${directory}/${name}`, limits, given(directory))
+    },
+    list: () => listOurs(root, `/${usual}`),
+    remove: (name) => removeDirectory(name.startsWith('/') ? root + name : `${root}/${usual}/${name}`),
   }
+}
+
+/** What children of it have. */
+function given(directory: string): string[] {
+  return read(directory, 'cgroup.subtree_control')?.split(' ').filter(Boolean) ?? []
 }
 
 /** Those of WANTED that this cgroup has from its parent. */

@@ -49,9 +49,21 @@ static void change_directory(const char *path) {
   if (buffer[0] != '/') fail("chdir", EXDEV);
 }
 
+/* While CAP_SYS_RESOURCE may still be there: without it a hard limit can only be lowered. */
+static void set_ulimits(const struct spec *spec) {
+  for (size_t i = 0; i < spec->nulimits; i++) {
+    if (setrlimit((__rlimit_resource_t)spec->ulimits[i].resource, &spec->ulimits[i].value) == 0) continue;
+    int error = errno;
+    char step[64];
+    snprintf(step, sizeof step, "ulimit %s", spec->ulimits[i].name);
+    fail(step, error);
+  }
+}
+
 _Noreturn void command_execute(const struct spec *spec) {
   change_directory(spec->cwd);
   umask(022);
+  set_ulimits(spec);
   credentials_drop(spec);
   reset_signals();
   check(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &spec->filter, 0, 0), "load seccomp filter");

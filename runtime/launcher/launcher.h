@@ -28,6 +28,7 @@
 #define CONTROL_FD 3 /* the socket to tbuild */
 #define MAX_CGROUPS 8
 #define MAX_GROUPS 65536
+#define MAX_ULIMITS RLIM_NLIMITS
 #define MAX_MOUNTS 1024
 
 struct spec {
@@ -44,6 +45,8 @@ struct spec {
   gid_t gid;
   gid_t *groups;
   size_t ngroups;
+  struct { const char *name; int resource; struct rlimit value; } ulimits[MAX_ULIMITS];
+  size_t nulimits;
   const char *hostname;
   const char *cwd;
   const char *path;         /* PATH to search for argv[0] */

@@ -33,6 +33,11 @@ static long number(void) {
   return value;
 }
 
+static rlim_t limit(void) {
+  long value = number();
+  return value < 0 ? RLIM_INFINITY : (rlim_t)value;
+}
+
 static size_t count(size_t most) {
   long value = number();
   if (value < 0 || (size_t)value > most) fail("parse spec", E2BIG);
@@ -73,6 +78,13 @@ void spec_read(int fd, struct spec *spec) {
   spec->ngroups = count(MAX_GROUPS);
   spec->groups = allocate(spec->ngroups + 1, sizeof *spec->groups);
   for (size_t i = 0; i < spec->ngroups; i++) spec->groups[i] = (gid_t)number();
+  spec->nulimits = count(MAX_ULIMITS);
+  for (size_t i = 0; i < spec->nulimits; i++) {
+    spec->ulimits[i].name = text();
+    spec->ulimits[i].resource = (int)number();
+    spec->ulimits[i].value.rlim_cur = limit();
+    spec->ulimits[i].value.rlim_max = limit();
+  }
   spec->hostname = text();
   spec->cwd = text();
   spec->path = text();
