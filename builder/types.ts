@@ -1,5 +1,6 @@
 /** The folder's face: what a build is asked, what it tells while it runs, and what it gives. */
 import type { BlobDigest } from '../cas/index.ts'
+import type { Ulimit } from '../runtime/index.ts'
 
 export interface BuildRequest {
   /** The build context: a directory, a git or http(s) address (of an archive or a Dockerfile), or `-` for `contextStream`. */
@@ -30,6 +31,7 @@ export interface BuildRequest {
   readonly noStatCache?: boolean
   readonly network: 'host' | 'none'
   readonly limits: Limits
+  readonly container?: ContainerOptions | undefined
   /** Added to the image's own. */
   readonly labels: ReadonlyMap<string, string>
   /** Seconds since 1970 (SOURCE_DATE_EPOCH): the image's dates, and the latest modification time of files in its layers. */
@@ -43,6 +45,17 @@ export interface Limits {
   readonly memoryBytes?: number
   readonly cpus?: number
   readonly pids?: number
+}
+
+/** What the container of each RUN is like. */
+export interface ContainerOptions {
+  /** Further lines of /etc/hosts. */
+  readonly extraHosts?: readonly (readonly [address: string, name: string])[] | undefined
+  /** Size of /dev/shm. */
+  readonly shmBytes?: number | undefined
+  readonly ulimits?: readonly Ulimit[] | undefined
+  /** A path in the cgroup hierarchies, below which those of RUN are made. */
+  readonly cgroupParent?: string | undefined
 }
 
 /** `id` numbers the steps of a build in the order in which they began, from 1. */

@@ -16,7 +16,6 @@ export type {
   Ulimit,
   UlimitName,
 } from './spec.ts'
-export { ULIMIT_NAMES } from './ulimits.ts'
 export { resolveUser, type ResolvedUser } from './user.ts'
 export { sweepCgroups } from './cgroup/index.ts'
 export { launcherPath } from './launch.ts'

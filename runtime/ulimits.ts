@@ -22,8 +22,6 @@ const NUMBERS: Readonly<Record<UlimitName, number>> = {
   rttime: 15,
 }
 
-export const ULIMIT_NAMES = Object.keys(NUMBERS).toSorted() as readonly UlimitName[]
-
 /** As launcher/spec.c reads one: -1 is no limit. */
 export function encodeUlimit({ name, soft, hard }: Ulimit): (string | number)[] {
   return [name, NUMBERS[name], encoded(soft), encoded(hard)]

@@ -86,9 +86,9 @@ test('each refused flag is refused by its name, with its advice', () => {
       }),
     )
   }
-  expect(tbuild('build', '--secret', 'id=x', 'context')).toMatchObject({
+  expect(tbuild('build', '--squash', 'context')).toMatchObject({
     status: 2,
-    stderr: expect.stringContaining('tbuild has no --secret. [OPTION_UNSUPPORTED]\nhint: '),
+    stderr: expect.stringContaining('tbuild has no --squash. [OPTION_UNSUPPORTED]\nhint: '),
   })
 })
 

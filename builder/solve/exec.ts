@@ -33,6 +33,7 @@ export async function runExec(
       hostname: 'tbuild',
       network: step.network,
       limits: request.limits,
+      ...request.container,
       readonlyEtcFiles: true,
       stdio: { stdin: 'ignore', stdout: 'pipe', stderr: 'pipe' },
       tty: false,

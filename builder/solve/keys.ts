@@ -3,6 +3,7 @@ import { isUtf8 } from 'node:buffer'
 import { hash } from 'node:crypto'
 import type { Component, StepKey } from '../../cas/index.ts'
 import { machinePlatform } from '../plan/variables.ts'
+import type { ContainerOptions } from '../types.ts'
 import type { Base, CopyStep, ExecStep, WorkdirStep } from '../plan/types.ts'
 
 /** Bumped when the same components would make another layer. */
@@ -42,6 +43,28 @@ export function execComponents(
     ['working directory', step.cwd],
     ['user', step.user],
     ['network', step.network],
+  ]
+}
+
+/**
+ * Of a RUN, where they differ from what is usual: names of hosts but not their addresses, as in BuildKit, for those differ from one machine to the next.
+ * Which cgroup is the parent changes nothing that a command sees.
+ */
+export function containerComponents({
+  extraHosts,
+  shmBytes,
+  ulimits,
+}: ContainerOptions = {}): readonly Component[] {
+  return [
+    ...(extraHosts ?? [])
+      .map(([, name]) => name)
+      .toSorted()
+      .map((name) => ['extra host', name] as const),
+    ...(shmBytes === undefined ? [] : [['size of /dev/shm', String(shmBytes)] as const]),
+    ...(ulimits ?? [])
+      .map(({ name, soft, hard }) => `${name}=${soft}:${hard}`)
+      .toSorted()
+      .map((limit) => ['ulimit', limit] as const),
   ]
 }
 

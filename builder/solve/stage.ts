@@ -9,7 +9,14 @@ import type { CopyStep, StagePlan, Step } from '../plan/types.ts'
 import { timestamp, type SolveContext } from './context.ts'
 import { createFetch, type Fetch } from '../fetch/remote.ts'
 import { contextSources, digestOf, fetchedSources, layerSources, type Sources } from './sources.ts'
-import { baseComponents, copyComponents, execComponents, keyOf, workdirComponents } from './keys.ts'
+import {
+  baseComponents,
+  containerComponents,
+  copyComponents,
+  execComponents,
+  keyOf,
+  workdirComponents,
+} from './keys.ts'
 import type { StepProgress } from './observer.ts'
 
 export interface SolvedStage {
@@ -80,7 +87,8 @@ export function createStageRun(
   }
   const componentsOf = async (step: Step, parent: StepKey): Promise<readonly Component[]> => {
     const epoch = request.sourceDateEpoch
-    if (step.kind === 'exec') return execComponents(step, parent, epoch)
+    if (step.kind === 'exec')
+      return [...execComponents(step, parent, epoch), ...containerComponents(request.container)]
     if (step.kind === 'workdir') return workdirComponents(step, parent, epoch)
     const contents = await contentsKey(step)
     return copyComponents(step, parent, epoch, ['contents', contents])

@@ -41,7 +41,15 @@ const WORKING = {
     choices: ['default', 'host', 'none'],
     help: 'Network of each RUN (default: host)',
   },
+  'add-host': {
+    kind: 'list',
+    value: 'NAME=ADDRESS',
+    help: 'A line of /etc/hosts in each RUN',
+  },
   ...LIMIT_OPTIONS,
+  'shm-size': { kind: 'value', value: 'SIZE', help: 'Of /dev/shm in each RUN (default: 64m)' },
+  ulimit: { kind: 'list', value: 'NAME=SOFT[:HARD]', help: 'A limit of processes, e.g. nofile=1024' },
+  'cgroup-parent': { kind: 'value', value: 'CGROUP', help: 'Where the cgroup of each RUN is made' },
   label: { kind: 'list', value: 'KEY=VALUE', help: 'Add a label to the image' },
   annotation: { kind: 'list', value: 'KEY=VALUE', help: "Add an annotation to the image's manifest" },
   platform: { kind: 'value', value: 'OS/ARCH', help: "Only this machine's own is built" },
@@ -90,11 +98,6 @@ const ACCEPTED = {
 
 /** By name, with what to use instead. */
 const REFUSED = {
-  'add-host': {
-    kind: 'refused',
-    value: 'HOST:IP',
-    help: 'give the host its name in /etc/hosts or the resolver of this machine',
-  },
   allow: {
     kind: 'refused',
     value: 'ENTITLEMENT',
@@ -110,11 +113,6 @@ const REFUSED = {
   },
   'cache-from': { kind: 'refused', value: 'CACHE', help: LOCAL_CACHE },
   'cache-to': { kind: 'refused', value: 'CACHE', help: LOCAL_CACHE },
-  'cgroup-parent': {
-    kind: 'refused',
-    value: 'CGROUP',
-    help: 'limit each RUN by --memory, --cpus and --pids-limit',
-  },
   'cpu-shares': { kind: 'refused', short: 'c', value: 'N', help: CPU_LIMIT },
   'cpuset-cpus': { kind: 'refused', value: 'LIST', help: 'run tbuild under taskset(1), or use --cpus' },
   'cpuset-mems': { kind: 'refused', value: 'LIST', help: 'run tbuild under numactl(8)' },
@@ -144,15 +142,9 @@ const REFUSED = {
     help: 'every RUN has the same seccomp filter and capabilities',
   },
   'server-config': { kind: 'refused', value: 'FILE', help: 'there is no build server' },
-  'shm-size': { kind: 'refused', value: 'SIZE', help: '/dev/shm has 64 MiB in each RUN' },
   squash: { kind: 'refused', help: 'build FROM scratch in a last stage, with COPY --from=STAGE / /' },
   ssh: { kind: 'refused', value: 'AGENT', help: BUILD_SECRETS },
   stream: { kind: 'refused', help: 'the context is read in place' },
-  ulimit: {
-    kind: 'refused',
-    value: 'LIMIT',
-    help: 'RUN inherits the limits of tbuild; set them by ulimit in the shell that starts it',
-  },
 } as const satisfies OptionTable
 
 export const BUILD_OPTIONS = { ...WORKING, ...ACCEPTED, ...REFUSED } as const

@@ -11,6 +11,7 @@ import { BUILD_OPTIONS } from '../arguments/build-options.ts'
 import { defineCommand, type Values } from '../arguments/types.ts'
 import { UsageError } from '../arguments/usage-error.ts'
 import { parseAnnotation, parseCall, parseCpuQuota } from '../arguments/build-values.ts'
+import { parseContainerOptions } from '../arguments/container-options.ts'
 import { parseLimits, parsePair } from '../arguments/values.ts'
 import { contextSource, namedContexts } from '../contexts.ts'
 import { shortId } from '../format.ts'
@@ -170,6 +171,7 @@ function requestOf(options: Values<typeof BUILD_OPTIONS>, context: string): Buil
     noStatCache: options['no-stat-cache'],
     network: options.network === 'none' ? 'none' : 'host',
     limits: { ...parseCpuQuota(options), ...parseLimits(options) },
+    container: parseContainerOptions(options),
     labels: new Map(
       options.label.map((text) => {
         const [key, value] = parsePair(text, '--label')
