@@ -4,7 +4,7 @@
  *
  * May import `dockerfile-parser`, `registry`, `runtime`, `cas` (and `errors.ts`).
  */
-export type { BuildEvent, BuildObserver, BuildRequest, BuildResult, Limits } from './types.ts'
+export type { BuildEvent, BuildObserver, BuildRequest, BuildResult, Limits, SecretSource } from './types.ts'
 export type { ContainerOptions } from './types.ts'
 export { build } from './build.ts'
 export { contextSpellings } from './contexts.ts'

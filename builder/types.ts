@@ -29,6 +29,8 @@ export interface BuildRequest {
   readonly pull?: boolean | undefined
   /** Every file of the context is read, whether it looks changed or not. */
   readonly noStatCache?: boolean
+  /** `--secret`, by id: what `RUN --mount=type=secret` gets. */
+  readonly secrets?: ReadonlyMap<string, SecretSource> | undefined
   readonly network: 'host' | 'none'
   readonly limits: Limits
   readonly container?: ContainerOptions | undefined
@@ -38,6 +40,9 @@ export interface BuildRequest {
   readonly sourceDateEpoch?: number | undefined
   readonly signal?: AbortSignal | undefined
 }
+
+/** Read when a RUN wants it. A variable that is not set is an empty secret, as in BuildKit. */
+export type SecretSource = { readonly file: string } | { readonly env: string }
 
 /** Of each RUN. */
 export interface Limits {

@@ -101,9 +101,9 @@ export function encodeSpec(spec: ContainerSpec, user: ResolvedUser, details: Lau
     path,
     ...details.etc.flatMap(({ target, name, content }) => [target, name, content]),
     details.mounts.length,
-    ...details.mounts.flatMap(({ fd, path, target, attributes }) => [
+    ...details.mounts.flatMap(({ fd, path: source, target, attributes }) => [
       fd,
-      Buffer.from(path, 'latin1'),
+      Buffer.from(source, 'latin1'),
       Buffer.from(target, 'latin1'),
       attributes,
     ]),

@@ -45,27 +45,23 @@ function open(mount: ContainerMount, own: DisposableStack): OpenMount {
   const { target } = mount
   // Nothing that a container can write to opens devices: see launcher/mounts.c.
   const attributes = MOUNT_ATTR_NODEV | (mount.readOnly ? MOUNT_ATTR_RDONLY : 0)
-  switch (mount.kind) {
-    case 'mount': {
-      const { fd, path } = mount
-      return { fd, path, isDirectory: path === '' || isDirectory(fd, path), target, attributes }
-    }
-    case 'host': {
-      const fd = own.adopt(openTree(mount.fd, '', { clone: true }), closeSync)
-      return { fd, path: '', isDirectory: fstatSync(fd).isDirectory(), target, attributes }
-    }
-    case 'tmpfs': {
-      const size = mount.sizeBytes === undefined ? {} : { size: String(mount.sizeBytes) }
-      const fd = own.adopt(mountTmpfs({ mode: '1777', ...size }), closeSync)
-      return { fd, path: '', isDirectory: true, target, attributes: attributes | MOUNT_ATTR_NOSUID }
-    }
-    case 'file': {
-      const fd = own.adopt(mountTmpfs({ mode: '700' }), closeSync)
-      writeFile(fd, mount)
-      const flags = attributes | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC
-      return { fd, path: FILE, isDirectory: false, target, attributes: flags }
-    }
+  if (mount.kind === 'mount') {
+    const { fd, path } = mount
+    return { fd, path, isDirectory: path === '' || isDirectory(fd, path), target, attributes }
   }
+  if (mount.kind === 'host') {
+    const fd = own.adopt(openTree(mount.fd, '', { clone: true }), closeSync)
+    return { fd, path: '', isDirectory: fstatSync(fd).isDirectory(), target, attributes }
+  }
+  if (mount.kind === 'tmpfs') {
+    const size = mount.sizeBytes === undefined ? {} : { size: String(mount.sizeBytes) }
+    const fd = own.adopt(mountTmpfs({ mode: '1777', ...size }), closeSync)
+    return { fd, path: '', isDirectory: true, target, attributes: attributes | MOUNT_ATTR_NOSUID }
+  }
+  const fd = own.adopt(mountTmpfs({ mode: '700' }), closeSync)
+  writeFile(fd, mount)
+  const all = attributes | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC
+  return { fd, path: FILE, isDirectory: false, target, attributes: all }
 }
 
 const FILE = 'file'

@@ -21,6 +21,8 @@ import {
 } from '../../dockerfile-parser/index.ts'
 import { withSource } from '../errors.ts'
 import { parseRemote, type Remote } from '../fetch/remote.ts'
+import { planMounts } from './mounts.ts'
+import { absolute } from './paths.ts'
 import type { PlanContext } from './plan.ts'
 import { setEnv, type StageState } from './state.ts'
 import type { CopyStep, Step } from './types.ts'
@@ -123,7 +125,7 @@ export async function applyInstruction(
       config.OnBuild = [...(config.OnBuild ?? []), instruction.trigger]
       return
     case 'RUN':
-      run(context, state, instruction)
+      await run(context, state, instruction)
       return
     case 'COPY':
     case 'ADD':
@@ -177,22 +179,8 @@ function workdir(
   add(state, { kind: 'workdir', text, tree, range, path: at, user: state.config.User ?? '' }, createdBy)
 }
 
-/** Cleaned, relative to WORKDIR; a `/` at the end stays. */
-function absolute(state: StageState, path: string): string {
-  const whole = path.startsWith('/') ? path : `${state.config.WorkingDir || '/'}/${path}`
-  const parts: string[] = []
-  for (const part of whole.split('/')) {
-    if (part === '..') parts.pop()
-    else if (part !== '' && part !== '.') parts.push(part)
-  }
-  const clean = `/${parts.join('/')}`
-  return path.endsWith('/') && clean !== '/' ? `${clean}/` : clean
-}
-
-function run({ tree, network, variables }: PlanContext, state: StageState, instruction: Run): void {
-  const mount = instruction.mounts[0]
-  if (mount !== undefined)
-    throw unsupported(tree, mount.range, 'RUN --mount', 'leave it out, or COPY what it needs')
+async function run(context: PlanContext, state: StageState, instruction: Run): Promise<void> {
+  const { tree, network, variables } = context
   const device = instruction.devices[0]
   if (device !== undefined)
     throw unsupported(tree, device.range, 'RUN --device', 'devices of the host are never given to a build')
@@ -224,6 +212,7 @@ function run({ tree, network, variables }: PlanContext, state: StageState, instr
       cwd: state.config.WorkingDir || '/',
       user: state.config.User ?? '',
       network: networkOf(tree, instruction, network),
+      mounts: await planMounts(context, state, instruction),
       script: executable && encode(executable.content),
     },
     `RUN ${prefix}${executable === undefined ? args.join(' ') : executable.content}`,

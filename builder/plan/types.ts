@@ -61,7 +61,7 @@ export interface CopyStep extends StepBase, Taking {
 }
 
 /** `target` is absolute. */
-export type RunMount = { readonly text: string; readonly range: Range } & (
+export type RunMount = { readonly range: Range } & (
   | {
       readonly kind: 'bind'
       readonly target: string

@@ -4,19 +4,24 @@ import { TbuildError } from '../../errors.ts'
 import { memoryLimitMessage, resolveUser, runContainer, type Exit } from '../../runtime/index.ts'
 import type { Layer } from '../../cas/index.ts'
 import { SCRIPT_NAME } from '../plan/instructions.ts'
-import type { ExecStep } from '../plan/types.ts'
+import type { ExecStep, Taking } from '../plan/types.ts'
 import type { SolveContext } from './context.ts'
+import { openRunMounts, type MountInput } from './mounts.ts'
 import type { StepProgress } from './observer.ts'
 
 const TAIL_BYTES = 64 * 1024
 const TAIL_LINES = 20
 
+/** `inputs`: what its mounts take. */
 export async function runExec(
-  { store, request, signal, nowNs }: SolveContext,
+  context: SolveContext,
   step: ExecStep,
   layers: readonly Layer[],
   progress: StepProgress,
+  inputs: ReadonlyMap<Taking, MountInput>,
 ): Promise<Layer> {
+  const { store, request, signal, nowNs } = context
+  await using mounts = await openRunMounts(context, step, inputs, progress)
   await using root = await store.layers.mountWritable(layers)
   // One name, directly in the root: nothing of the image can lead it elsewhere.
   const script = step.script === undefined ? undefined : `/proc/self/fd/${root.fd}/${SCRIPT_NAME}`
@@ -27,7 +32,7 @@ export async function runExec(
     {
       root: root.fd,
       args: step.args,
-      env: environment(step, root.fd),
+      env: environment(step, root.fd, mounts.env),
       cwd: step.cwd.replace(/(.)\/+$/, '$1'),
       user: step.user,
       hostname: 'tbuild',
@@ -38,7 +43,8 @@ export async function runExec(
       stdio: { stdin: 'ignore', stdout: 'pipe', stderr: 'pipe' },
       tty: false,
       scope,
-      inheritFds: [fd],
+      inheritFds: [fd, ...mounts.locks],
+      mounts: mounts.list,
     },
     { signal },
   )
@@ -59,8 +65,11 @@ export async function runExec(
   })
 }
 
-function environment(step: ExecStep, root: number): string[] {
-  const env = [...step.env, ...step.hiddenEnv]
+function environment(step: ExecStep, root: number, secrets: ReadonlyMap<string, string>): string[] {
+  const given = [...step.env, ...step.hiddenEnv].filter(
+    (entry) => !secrets.has(entry.slice(0, entry.indexOf('='))),
+  )
+  const env = [...given, ...[...secrets].map(([name, value]) => `${name}=${value}`)]
   if (!env.some((entry) => entry.startsWith('HOME='))) env.push(`HOME=${resolveUser(root, step.user).home}`)
   return env
 }

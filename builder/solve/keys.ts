@@ -4,7 +4,7 @@ import { hash } from 'node:crypto'
 import type { Component, StepKey } from '../../cas/index.ts'
 import { machinePlatform } from '../plan/variables.ts'
 import type { ContainerOptions } from '../types.ts'
-import type { Base, CopyStep, ExecStep, WorkdirStep } from '../plan/types.ts'
+import type { Base, CopyStep, ExecStep, RunMount, Taking, WorkdirStep } from '../plan/types.ts'
 
 /** Bumped when the same components would make another layer. */
 const RULES = '1'
@@ -29,10 +29,12 @@ function common(parent: StepKey, epoch: number | undefined): Component[] {
   ]
 }
 
+/** `contentsOf`: a digest of what a mount shows. */
 export function execComponents(
   step: ExecStep,
   parent: StepKey,
   epoch: number | undefined,
+  contentsOf: (taking: Taking) => string,
 ): readonly Component[] {
   return [
     ...common(parent, epoch),
@@ -43,7 +45,24 @@ export function execComponents(
     ['working directory', step.cwd],
     ['user', step.user],
     ['network', step.network],
+    ...step.mounts.flatMap((mount) => mountComponents(mount, contentsOf)),
   ]
+}
+
+/** Neither secrets nor what caches hold, nor which cache it is: as in BuildKit. */
+function mountComponents(mount: RunMount, contentsOf: (taking: Taking) => string): Component[] {
+  const { kind, target = '' } = mount
+  const told = (how: object): Component => ['mount', `${kind} ${target} ${JSON.stringify(how)}`]
+  if (mount.kind === 'bind')
+    return [told({ readOnly: mount.readOnly }), [`contents of ${target}`, contentsOf(mount.taking)]]
+  if (mount.kind === 'tmpfs') return [told({ readOnly: mount.readOnly, sizeBytes: mount.sizeBytes })]
+  if (mount.kind === 'cache') {
+    const { readOnly, owner, taking } = mount
+    const begins = taking === undefined ? [] : [[`contents of ${target}`, contentsOf(taking)] as const]
+    return [told({ readOnly, owner }), ...begins]
+  }
+  const { id, env, required, mode, uid, gid } = mount
+  return [told({ id, env, required, mode, uid, gid })]
 }
 
 /**

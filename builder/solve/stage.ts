@@ -5,7 +5,8 @@
  */
 import { isErrorWithSource, withSource } from '../errors.ts'
 import type { Component, HistoryEntry, Layer, StepKey, StepResult } from '../../cas/index.ts'
-import type { CopyStep, StagePlan, Step } from '../plan/types.ts'
+import { takingsOf } from '../plan/takings.ts'
+import type { ExecStep, Source, StagePlan, Step, Taking } from '../plan/types.ts'
 import { timestamp, type SolveContext } from './context.ts'
 import { createFetch, type Fetch } from '../fetch/remote.ts'
 import { contextSources, digestOf, fetchedSources, layerSources, type Sources } from './sources.ts'
@@ -17,6 +18,7 @@ import {
   keyOf,
   workdirComponents,
 } from './keys.ts'
+import type { MountInput } from './mounts.ts'
 import type { StepProgress } from './observer.ts'
 
 export interface SolvedStage {
@@ -60,8 +62,10 @@ export function createStageRun(
   const layers: Layer[] = []
   const created: string[] = []
   const keys: Promise<Key>[] = []
-  const opened = new Map<CopyStep, Promise<Sources>>()
-  const fetches = new Map<CopyStep, ReadonlyMap<string, Fetch>>()
+  const opened = new Map<Taking, Promise<Sources>>()
+  const fetches = new Map<Taking, ReadonlyMap<string, Fetch>>()
+  /** What a key says of contents. */
+  const told = new Map<Taking, string>()
   let position = 0
   let from: StepProgress | undefined
   let started = false
@@ -87,14 +91,30 @@ export function createStageRun(
   }
   const componentsOf = async (step: Step, parent: StepKey): Promise<readonly Component[]> => {
     const epoch = request.sourceDateEpoch
-    if (step.kind === 'exec')
-      return [...execComponents(step, parent, epoch), ...containerComponents(request.container)]
+    if (step.kind === 'exec') {
+      for (const taking of takingsOf(step)) await mountedKey(taking)
+      return [
+        ...execComponents(step, parent, epoch, (taking) => told.get(taking) ?? ''),
+        ...containerComponents(request.container),
+      ]
+    }
     if (step.kind === 'workdir') return workdirComponents(step, parent, epoch)
     const contents = await contentsKey(step)
     return copyComponents(step, parent, epoch, ['contents', contents])
   }
   /** The digest of what is copied: looked up by what it comes from, if that is other layers, else computed. */
-  const contentsKey = async (step: CopyStep): Promise<string> => {
+  const contentsKey = async (taking: Taking): Promise<string> => {
+    const contents = await findContents(taking)
+    told.set(taking, contents)
+    return contents
+  }
+  /** Of a whole image the layers say it, which is cheaper than to read all of it. */
+  const mountedKey = async (taking: Taking): Promise<void> => {
+    const { source, patterns } = taking
+    if (source.kind !== 'image' || patterns[0] !== '/') await contentsKey(taking)
+    else told.set(taking, keyOf(baseComponents({ kind: 'image', image: source.image, name: '' })))
+  }
+  const findContents = async (step: Taking): Promise<string> => {
     const cheap = await cheapKey(step)
     const known = cheap && !plan.noCache && !isFromRerun(step) && store.steps.resolve(cheap)
     if (known) return known
@@ -103,7 +123,7 @@ export function createStageRun(
     if (cheap !== undefined && !isStale) store.steps.alias(cheap, digest)
     return digest
   }
-  const cheapKey = async (step: CopyStep): Promise<StepKey | undefined> => {
+  const cheapKey = async (step: Taking): Promise<StepKey | undefined> => {
     if (step.source.kind === 'context') return await remoteKey(step)
     const origin =
       step.source.kind === 'stage'
@@ -119,7 +139,7 @@ export function createStageRun(
     ])
   }
   /** Of addresses alone, when it can be told what is there without fetching it. */
-  const remoteKey = async (step: CopyStep): Promise<StepKey | undefined> => {
+  const remoteKey = async (step: Taking): Promise<StepKey | undefined> => {
     if (step.remotes.size === 0 || step.remotes.size !== step.patterns.length) return undefined
     const identities: string[] = []
     for (const fetch of fetchesOf(step).values()) {
@@ -132,7 +152,7 @@ export function createStageRun(
       ...step.excludes.map((pattern) => ['exclude', pattern] as const),
     ])
   }
-  const fetchesOf = (step: CopyStep): ReadonlyMap<string, Fetch> => {
+  const fetchesOf = (step: Taking): ReadonlyMap<string, Fetch> => {
     const known = fetches.get(step)
     if (known !== undefined) return known
     const made = new Map(
@@ -142,7 +162,7 @@ export function createStageRun(
     return made
   }
   /** Open from when the key needs them until the step is done: what was read for the key is not read again. */
-  const sourcesOf = (step: CopyStep): Promise<Sources> => {
+  const sourcesOf = (step: Taking): Promise<Sources> => {
     let sources = opened.get(step)
     if (sources === undefined) {
       sources = openSources(step)
@@ -151,34 +171,40 @@ export function createStageRun(
     return sources
   }
   const release = async (step: Step): Promise<void> => {
-    const sources = step.kind === 'copy' ? opened.get(step) : undefined
-    if (step.kind !== 'copy' || sources === undefined) return
-    opened.delete(step)
+    for (const taking of takingsOf(step)) await close(taking)
+  }
+  const close = async (taking: Taking): Promise<void> => {
+    const sources = opened.get(taking)
+    if (sources === undefined) return
+    opened.delete(taking)
     await sources.then(
       (one) => one[Symbol.asyncDispose](),
       () => {},
     )
   }
-  const openSources = async (step: CopyStep): Promise<Sources> => {
+  const openSources = async (step: Taking): Promise<Sources> => {
     const { source } = step
     if (step.remotes.size > 0) return fetchedSources(context, step, fetchesOf(step))
     if (source.kind === 'context') return contextSources(context, step)
-    if (source.kind === 'stage')
-      return layerSources(context, step, (await runOf(source.stage).solve()).layers)
-    return layerSources(
-      context,
-      step,
-      source.image.config.rootfs.diff_ids.map((diffId) => store.layers.open(diffId)),
-    )
+    return layerSources(context, step, await layersOf(source))
   }
+  const layersOf = async (source: Exclude<Source, { kind: 'context' }>): Promise<readonly Layer[]> =>
+    source.kind === 'stage'
+      ? (await runOf(source.stage).solve()).layers
+      : source.image.config.rootfs.diff_ids.map((diffId) => store.layers.open(diffId))
 
   /** Can the key be told without running a step? */
   const isKeyCheap = async (index: number): Promise<boolean> => {
     const step = steps[index]
-    if (step?.kind !== 'copy' || step.source.kind !== 'stage') return true
-    if (isFromRerun(step)) return false
-    if (!(await isStageKeyCheap(runOf(step.source.stage)))) return false
-    const cheap = await cheapKey(step)
+    for (const taking of step === undefined ? [] : takingsOf(step))
+      if (!(await isContentsKeyCheap(taking))) return false
+    return true
+  }
+  const isContentsKeyCheap = async (taking: Taking): Promise<boolean> => {
+    if (taking.source.kind !== 'stage') return true
+    if (isFromRerun(taking)) return false
+    if (!(await isStageKeyCheap(runOf(taking.source.stage)))) return false
+    const cheap = await cheapKey(taking)
     return cheap !== undefined && store.steps.resolve(cheap) !== undefined
   }
   const isStageKeyCheap = async (run: StageRun): Promise<boolean> =>
@@ -240,7 +266,7 @@ export function createStageRun(
   }
   const execute = async (step: Step, index: number, shown: StepProgress): Promise<Layer> => {
     // Loaded only now: a build that is all cached needs none of it.
-    if (step.kind === 'exec') return (await import('./exec.ts')).runExec(context, step, layers, shown)
+    if (step.kind === 'exec') return executeExec(step, index, shown)
     const { runCopy, runWorkdir } = await import('./copy.ts')
     if (step.kind === 'workdir') return await runWorkdir(context, step, layers)
     const sources = await sourcesOf(step)
@@ -249,13 +275,26 @@ export function createStageRun(
     if (step.source.kind === 'context') await digestOf(context, step, sources)
     return await runCopy(context, step, layers, sources)
   }
+  const executeExec = async (step: ExecStep, index: number, shown: StepProgress): Promise<Layer> => {
+    const inputs = new Map<Taking, MountInput>()
+    for (const taking of takingsOf(step)) {
+      // Without the cache nobody has asked for the key yet; it will be wanted.
+      await keyAt(index)
+      const sources = await sourcesOf(taking)
+      await checkContents(taking, index, sources)
+      const { source } = taking
+      const ofLayers = source.kind === 'context' ? undefined : await layersOf(source)
+      inputs.set(taking, { sources, layers: ofLayers, contents: told.get(taking) ?? '' })
+    }
+    return (await import('./exec.ts')).runExec(context, step, layers, shown, inputs)
+  }
   /** A key that was told by where the contents come from is wrong when that has just been made anew, differently. */
-  const checkContents = async (step: CopyStep, index: number, sources: Sources): Promise<void> => {
-    if (step.source.kind !== 'stage' || !runOf(step.source.stage).hasRun) return
-    const digest = await digestOf(context, step, sources)
-    const { components } = await keyAt(index)
-    if (components.some(([name, value]) => name === 'contents' && value === digest)) return
-    const cheap = await cheapKey(step)
+  const checkContents = async (taking: Taking, index: number, sources: Sources): Promise<void> => {
+    if (taking.source.kind !== 'stage' || !runOf(taking.source.stage).hasRun) return
+    const digest = await digestOf(context, taking, sources)
+    await keyAt(index)
+    if (told.get(taking) === digest) return
+    const cheap = await cheapKey(taking)
     if (cheap !== undefined) store.steps.alias(cheap, digest)
     isKeyStale = true
   }
@@ -294,9 +333,9 @@ export function createStageRun(
 
   const solve = async (): Promise<SolvedStage> => {
     // Independent branches side by side: what later steps copy from may as well begin now.
-    for (const step of steps.slice(position)) {
-      if (step.kind === 'copy' && step.source.kind === 'stage')
-        runOf(step.source.stage)
+    for (const { source } of steps.slice(position).flatMap(takingsOf)) {
+      if (source.kind === 'stage')
+        runOf(source.stage)
           .solve()
           .catch(() => {})
     }
@@ -356,7 +395,7 @@ export function createStageRun(
       return Promise.allSettled([solved])
     },
     [Symbol.asyncDispose]: async () => {
-      for (const step of opened.keys()) await release(step)
+      for (const taking of opened.keys()) await close(taking)
       for (const made of fetches.values()) for (const fetch of made.values()) fetch[Symbol.dispose]()
     },
   }
@@ -365,7 +404,7 @@ export function createStageRun(
 }
 
 /** What such a stage held before says nothing of what it will hold. */
-function isFromRerun({ source }: CopyStep): boolean {
+function isFromRerun({ source }: Taking): boolean {
   return source.kind === 'stage' && source.stage.noCache
 }
 

@@ -5,7 +5,7 @@
 import { PROGRESS_MODES } from '../progress/index.ts'
 import { LIMIT_OPTIONS, STORE_OPTION, type OptionTable } from './types.ts'
 
-const BUILD_SECRETS = 'secrets are not given to RUN; do what needs one before the build, and COPY the result'
+const NO_AGENT = 'no agent is given to RUN; give a key or a token by --secret'
 const ATTESTATIONS = 'no attestations are made; attach them to the pushed image with a tool for that'
 const LOCAL_CACHE =
   'the store is the cache; another machine gets it by tbuild push and tbuild pull, or tbuild save and tbuild load'
@@ -50,6 +50,11 @@ const WORKING = {
   'shm-size': { kind: 'value', value: 'SIZE', help: 'Of /dev/shm in each RUN (default: 64m)' },
   ulimit: { kind: 'list', value: 'NAME=SOFT[:HARD]', help: 'A limit of processes, e.g. nofile=1024' },
   'cgroup-parent': { kind: 'value', value: 'CGROUP', help: 'Where the cgroup of each RUN is made' },
+  secret: {
+    kind: 'list',
+    value: 'SECRET',
+    help: 'For RUN --mount=type=secret: id=ID,src=FILE or id=ID,env=VARIABLE',
+  },
   label: { kind: 'list', value: 'KEY=VALUE', help: 'Add a label to the image' },
   annotation: { kind: 'list', value: 'KEY=VALUE', help: "Add an annotation to the image's manifest" },
   platform: { kind: 'value', value: 'OS/ARCH', help: "Only this machine's own is built" },
@@ -135,7 +140,6 @@ const REFUSED = {
   provenance: { kind: 'refused', value: 'HOW', accepts: ['false'], help: ATTESTATIONS },
   root: { kind: 'refused', value: 'DIR', help: 'there is no build server; --store chooses where to build' },
   sbom: { kind: 'refused', value: 'HOW', accepts: ['false'], help: ATTESTATIONS },
-  secret: { kind: 'refused', value: 'SECRET', help: BUILD_SECRETS },
   'security-opt': {
     kind: 'refused',
     value: 'OPTION',
@@ -143,7 +147,7 @@ const REFUSED = {
   },
   'server-config': { kind: 'refused', value: 'FILE', help: 'there is no build server' },
   squash: { kind: 'refused', help: 'build FROM scratch in a last stage, with COPY --from=STAGE / /' },
-  ssh: { kind: 'refused', value: 'AGENT', help: BUILD_SECRETS },
+  ssh: { kind: 'refused', value: 'AGENT', help: NO_AGENT },
   stream: { kind: 'refused', help: 'the context is read in place' },
 } as const satisfies OptionTable
 

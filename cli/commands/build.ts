@@ -23,6 +23,7 @@ import { PROGRESS_MODES, createProgress, type ProgressMode } from '../progress/i
 import { parseOutput, takesStdout, type Output } from '../outputs/parse.ts'
 import { sourceDateEpoch } from '../source-date-epoch.ts'
 import { collectIfDue } from '../collect.ts'
+import { parseSecrets } from '../secrets.ts'
 import { openChosenStore } from '../store.ts'
 
 export const build = defineCommand({
@@ -170,6 +171,7 @@ function requestOf(options: Values<typeof BUILD_OPTIONS>, context: string): Buil
     pull: options.pull,
     noStatCache: options['no-stat-cache'],
     network: options.network === 'none' ? 'none' : 'host',
+    secrets: parseSecrets(options.secret),
     limits: { ...parseCpuQuota(options), ...parseLimits(options) },
     container: parseContainerOptions(options),
     labels: new Map(

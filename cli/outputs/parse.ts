@@ -21,7 +21,7 @@ const KEYS: Readonly<Record<string, readonly string[]>> = {
 export function parseOutput(text: string): Output {
   if (text === '-') return { type: 'tar', dest: undefined }
   if (text !== '' && !text.includes('=')) return { type: 'local', dest: text }
-  const fields = new Map(fieldsOf(text).map((field) => pairOf(field, text)))
+  const fields = new Map(csvFields(text).map((field) => pairOf(field, text)))
   const type = fields.get('type')
   if (type === undefined || !TYPES.includes(type))
     throw new UsageError(
@@ -71,7 +71,7 @@ export function takesStdout(output: Output): boolean {
 }
 
 /** Fields between commas; one in double quotes may hold commas, and `""` in it is a quote (RFC 4180). */
-function fieldsOf(text: string): string[] {
+export function csvFields(text: string): string[] {
   const fields = text.match(/(?:"(?:[^"]|"")*"|[^,"])+/g) ?? []
   return fields.map((field) =>
     field.startsWith('"') && field.endsWith('"') ? field.slice(1, -1).replaceAll('""', '"') : field,
