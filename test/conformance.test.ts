@@ -30,9 +30,6 @@ afterAll(async () => {
   rmSync(directory, { recursive: true, force: true })
 })
 
-/** What the language does not have yet. */
-const notYet: ReadonlyMap<string, string> = new Map([['mount-cache-by-ownership', 'RUN --mount']])
-
 async function differences(one: Case): Promise<string[]> {
   const expected = expectedOf(one.id)
   const place = join(directory, one.id)
@@ -65,15 +62,7 @@ async function differences(one: Case): Promise<string[]> {
 }
 
 describe('conformance', () => {
-  test.each(cases.filter(({ id }) => !notYet.has(id)).map((one) => [one.id, one] as const))(
-    '%s',
-    async (_, one) => {
-      expect(await differences(one)).toEqual([])
-    },
-  )
-  test.each(
-    cases.filter(({ id }) => notYet.has(id)).map((one) => [one.id, notYet.get(one.id), one] as const),
-  )('%s is refused by name: %s', async (_, feature, one) => {
-    expect((await differences(one)).join()).toContain(`${feature} is not supported yet`)
+  test.each(cases.map((one) => [one.id, one] as const))('%s', async (_, one) => {
+    expect(await differences(one)).toEqual([])
   })
 })
