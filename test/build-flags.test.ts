@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { execFileSync, spawnSync } from 'node:child_process'
 import {
+  copyFileSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
@@ -18,6 +19,7 @@ import { parseCommandLine } from '../cli/arguments/parse.ts'
 import type { Option } from '../cli/arguments/types.ts'
 import { build } from '../cli/commands/build.ts'
 import { parseOutput } from '../cli/outputs/parse.ts'
+import { parseSecrets } from '../cli/secrets.ts'
 import { freshCommand } from './support/bundle.ts'
 import { startRegistry } from './support/registry.ts'
 
@@ -114,6 +116,46 @@ test('the context may come in on standard input: a tar, or a Dockerfile alone', 
     tbuildWith(Buffer.from('FROM scratch\nLABEL a=b\n'), 'build', '-q', '-'),
   ]
   for (const { status, stderr } of ids) expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+})
+
+describe('secret', () => {
+  const file = join(scratch, 'a,secret')
+  beforeAll(() => writeFileSync(file, 'hunter2'))
+
+  test.each([
+    [`id=a,"src=${file}"`, { file }],
+    [`type=file,ID=a,"source=${file}"`, { file }],
+    ['id=a,env=V', { env: 'V' }],
+    ['id=a,type=env,src=V', { env: 'V' }],
+    ['id=a,type=env', { env: 'a' }],
+  ])('%s', (text, source) => {
+    expect(parseSecrets([text])).toEqual(new Map([['a', source]]))
+  })
+
+  test('an id alone is the variable, or else the file', () => {
+    expect(parseSecrets(['id=HOME'])).toEqual(new Map([['HOME', { env: 'HOME' }]]))
+    expect(() => parseSecrets(['id=no-such-thing'])).toThrow('cannot be read')
+  })
+
+  test.each(['', 'src=x', 'id=a,type=vault', 'id=a,size=1', 'id', `id=a,src=${scratch}`, 'id=a,src=/none'])(
+    '%j is refused',
+    (text) => {
+      expect(() => parseSecrets([text])).toThrow('--secret')
+    },
+  )
+
+  test('the command gives it to a RUN, and keeps it from everywhere else', () => {
+    const base = join(scratch, 'secret-base')
+    mkdirSync(base)
+    const dockerfile =
+      'FROM scratch\nCOPY busybox /busybox\nRUN --mount=type=secret,id=a ["/busybox", "wc", "-c", "/run/secrets/a"]\n'
+    writeFileSync(join(base, 'Dockerfile'), dockerfile)
+    copyFileSync('/bin/busybox', join(base, 'busybox'))
+    const { status, stderr } = tbuild('build', '--progress=plain', '--secret', `id=a,"src=${file}"`, base)
+    expect({ status, stderr }).toEqual({ status: 0, stderr: expect.stringContaining('7 /run/secrets/a') })
+    expect(stderr).not.toContain('hunter2')
+    expect(spawnSync('grep', ['-rF', 'hunter2', join(scratch, 'store')]).status).toBe(1)
+  })
 })
 
 describe('output', () => {
