@@ -46,7 +46,9 @@ test.each([
   [['build', '--call=check,ignorestatus=true', 'context'], 0],
   [['build', '--call=check,ignorestatus=true', '-f', 'context/strict', 'context'], 1],
   [['build', '--call=check,ignorestatus=true', '-f', 'context/wrong', 'context'], 1],
-  [['build', '--call=outline', 'context'], 2],
+  [['build', '--call=outline', 'context'], 0],
+  [['build', '--call=subrequests.describe', 'context'], 2],
+  [['build', '--call=targets,format=sarif', 'context'], 2],
   [['check', 'nowhere'], 1],
 ])('%j ends with %d', (args, status) => {
   expect(tbuild(args).status).toBe(status)

@@ -67,7 +67,7 @@ const WORKING = {
   push: { kind: 'flag', help: 'Push each of the names afterwards' },
   insecure: { kind: 'flag', help: 'With --push: allow plain http and unknown certificates' },
   check: { kind: 'flag', help: 'Check the Dockerfile, build nothing' },
-  call: { kind: 'value', value: 'METHOD', help: 'build, or check[,format=json|sarif]' },
+  call: { kind: 'value', value: 'METHOD', help: 'build, check, outline, targets; with ,format=json' },
   progress: {
     kind: 'value',
     value: 'HOW',
@@ -136,7 +136,7 @@ const REFUSED = {
     value: 'POLICY',
     help: 'there are no source policies; name images by digest: FROM name@sha256:...',
   },
-  print: { kind: 'refused', value: 'METHOD', help: '--call check checks the Dockerfile' },
+  print: { kind: 'refused', value: 'METHOD', help: '--call outline, targets or check' },
   provenance: { kind: 'refused', value: 'HOW', accepts: ['false'], help: ATTESTATIONS },
   root: { kind: 'refused', value: 'DIR', help: 'there is no build server; --store chooses where to build' },
   sbom: { kind: 'refused', value: 'HOW', accepts: ['false'], help: ATTESTATIONS },

@@ -2,30 +2,36 @@
 import { UsageError } from './usage-error.ts'
 import { parsePair } from './values.ts'
 
+export type Call =
+  | { readonly method: 'check'; readonly format: 'text' | 'json' | 'sarif'; readonly ignoreStatus: boolean }
+  | { readonly method: 'outline' | 'targets'; readonly format: 'text' | 'json' }
+
 /** `--call`; `undefined` is a build. @throws UsageError `OPTION_UNSUPPORTED`, `OPTION_VALUE` */
-export function parseCall(
-  text: string | undefined,
-): { readonly format: 'text' | 'json' | 'sarif'; readonly ignoreStatus: boolean } | undefined {
+export function parseCall(text: string | undefined): Call | undefined {
   if (text === undefined) return undefined
-  const [method = '', ...rest] = text.split(',')
+  const [given = '', ...fields] = text.split(',')
   // Docker's own aliases.
-  if (!['', 'build', 'check', 'lint'].includes(method))
+  const method = given === '' ? 'build' : given === 'lint' ? 'check' : given
+  if (method !== 'build' && method !== 'check' && method !== 'outline' && method !== 'targets')
     throw new UsageError('OPTION_UNSUPPORTED', `tbuild has no --call=${method}.`, {
-      hint: '--call is build or check; the Dockerfile itself tells its stages and arguments',
+      hint: '--call is build, check, outline or targets',
     })
   let format: 'text' | 'json' | 'sarif' = 'text'
   let ignoreStatus = false
-  for (const field of rest) {
+  for (const field of fields) {
     const [key, value = ''] = parsePair(field, '--call')
-    if (key === 'format' && (value === 'text' || value === 'json' || value === 'sarif')) format = value
+    if (key === 'format' && (value === 'text' || value === 'json')) format = value
+    else if (key === 'format' && value === 'sarif' && method === 'check') format = value
     else if (key === 'ignorestatus' && (value === 'true' || value === 'false'))
       ignoreStatus = value === 'true'
     else
       throw new UsageError('OPTION_VALUE', `--call: ${JSON.stringify(field)} is not known.`, {
-        hint: 'e.g. --call=check,format=json',
+        hint: `e.g. --call=${method === 'build' ? 'check' : method},format=json`,
       })
   }
-  return method === 'check' || method === 'lint' ? { format, ignoreStatus } : undefined
+  if (method === 'build') return undefined
+  if (method === 'check') return { method, format, ignoreStatus }
+  return { method, format: format === 'json' ? 'json' : 'text' }
 }
 
 /** `[TYPE:]KEY=VALUE`, where TYPE can be the manifest only. @throws UsageError `OPTION_UNSUPPORTED`, `OPTION_VALUE` */

@@ -10,7 +10,7 @@ import { refuseTerminal } from '../archive-streams.ts'
 import { BUILD_OPTIONS } from '../arguments/build-options.ts'
 import { defineCommand, type Values } from '../arguments/types.ts'
 import { UsageError } from '../arguments/usage-error.ts'
-import { parseAnnotation, parseCall, parseCpuQuota } from '../arguments/build-values.ts'
+import { parseAnnotation, parseCall, parseCpuQuota, type Call } from '../arguments/build-values.ts'
 import { parseContainerOptions } from '../arguments/container-options.ts'
 import { parseLimits, parsePair } from '../arguments/values.ts'
 import { contextSource, namedContexts } from '../contexts.ts'
@@ -44,21 +44,10 @@ SOURCE_DATE_EPOCH, from the environment or as a build argument, fixes the image'
   ],
   arguments: { least: 1, most: 1 },
   async run({ options, args: [context = ''] }) {
-    const call = options.check ? { format: 'text' as const, ignoreStatus: false } : parseCall(options.call)
-    if (call !== undefined) {
-      const { checkDockerfile } = await import('./check.ts')
-      const { file, target, store } = options
-      const contexts = namedContexts(options['build-context'])
-      return checkDockerfile({
-        context,
-        file,
-        target,
-        store,
-        buildArgs: buildArgsOf(options),
-        namedContexts: contextSpellings(contexts.keys()),
-        ...call,
-      })
-    }
+    const call = options.check
+      ? { method: 'check' as const, format: 'text' as const, ignoreStatus: false }
+      : parseCall(options.call)
+    if (call !== undefined) return answer(call, options, context)
     const request = requestOf(options, context)
     const after = afterwardsOf(options, request)
     const { iidfile, quiet, 'metadata-file': metadataFile } = options
@@ -91,6 +80,26 @@ SOURCE_DATE_EPOCH, from the environment or as a build argument, fixes the image'
     return 0
   },
 })
+
+/** Of a Dockerfile that is not built. */
+async function answer(call: Call, options: Values<typeof BUILD_OPTIONS>, context: string): Promise<number> {
+  const { file, target, store } = options
+  const given = namedContexts(options['build-context'])
+  const request = {
+    context,
+    file,
+    target,
+    store,
+    buildArgs: buildArgsOf(options),
+    namedContexts: contextSpellings(given.keys()),
+  }
+  if (call.method === 'check') {
+    const { checkDockerfile } = await import('./check.ts')
+    return checkDockerfile({ ...request, ...call })
+  }
+  const { outlineDockerfile } = await import('../outline/call.ts')
+  return outlineDockerfile({ ...request, ...call })
+}
 
 /** What is to be done with the image. */
 interface Afterwards {
