@@ -152,6 +152,19 @@ describe('a name', () => {
     await expect(build('FROM base\n', { 'No Name': base })).rejects.toMatchObject({ code: 'CONTEXT_NAME' })
   })
 
+  test('is what a mount takes from as well: a directory, an image, a stage’s place', async () => {
+    const lib = shop.context({ a: 'mounted\n', b: '', '.dockerignore': 'b\n' })
+    const text = `FROM nosuch AS stage
+RUN false
+FROM base
+RUN --mount=from=lib,target=/m cat /m/a; ls /m
+RUN --mount=from=stage,target=/m cat /m/a; ls /m
+RUN --mount=from=image,target=/i ls /i/bin/sh
+`
+    const contexts = { lib, stage: lib, image: 'docker-image://base' }
+    expect((await build(text, contexts)).output).toBe('mounted\na\nmounted\na\n/i/bin/sh\n')
+  })
+
   test('that nothing asks for is not looked at', async () => {
     expect(
       (await build('FROM base\nRUN echo x\n', { other: `${url}/none.git` }, { noCache: true })).output,
@@ -273,6 +286,18 @@ COPY --from=mid /bin/sh /sh
     })
     const { output } = await shop.build(context)
     expect((await shop.build(context)).output).toBe('')
+    const other = await shop.build(context, { noCacheStages: ['now'] })
+    expect(other.output).toMatch(/^\d/)
+    expect(other.output).not.toBe(output)
+    expect((await shop.build(context)).imageId).toBe(other.imageId)
+  })
+
+  test('what is mounted from them is what they make anew', async () => {
+    const context = shop.context({
+      Dockerfile:
+        'FROM base AS now\nRUN cat /proc/uptime > /now\nFROM base\nRUN --mount=from=now,target=/m cat /m/now\n',
+    })
+    const { output } = await shop.build(context)
     const other = await shop.build(context, { noCacheStages: ['now'] })
     expect(other.output).toMatch(/^\d/)
     expect(other.output).not.toBe(output)
