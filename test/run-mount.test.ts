@@ -153,9 +153,11 @@ RUN --mount=target=. --mount=type=cache,id=nested,target=modules ls modules
   })
 
   test('what is not there, or is ignored, is an error at its place', async () => {
-    await expect(build('FROM base\nRUN --mount=source=none,target=/x true\n')).rejects.toMatchObject({
+    await expect(
+      build('FROM base\nRUN true && \\\n  true\nRUN \\\n  --mount=source=none,target=/x true\n'),
+    ).rejects.toMatchObject({
       code: 'COPY_NOT_FOUND',
-      source: { line: 2 },
+      source: { line: 5 },
     })
     await expect(
       build('FROM base\nRUN --mount=source=a,target=/x true\n', { a: '', '.dockerignore': 'a\n' }),
@@ -215,6 +217,9 @@ RUN --mount=type=cache,id=seeded,from=seed,source=seed,target=/c stat -c "%u:%g"
 const taking = (name: string): string =>
   `FROM base AS ${name}\nRUN --mount=type=cache,id=turns,sharing=locked,target=/lock test ! -e /lock/busy && touch /lock/busy && sleep 0.2 && rm /lock/busy && echo ok >/${name}\n`
 
+const lockingTwo = (name: string, one: string, two: string): string =>
+  `FROM base AS ${name}\nRUN --mount=type=cache,id=${one},sharing=locked,target=/x --mount=type=cache,id=${two},sharing=locked,target=/y echo ok >/${name}\n`
+
 describe('cache', () => {
   test('kept from RUN to RUN and build to build; not in the layer; not part of the key', async () => {
     const first = await build(counting('1'))
@@ -247,6 +252,17 @@ RUN --mount=type=cache,id=/c1,target=/c3 ls /c3
       { noCache: true },
     )
     expect(output).toBe('ok\nok\nok\n')
+  })
+
+  test('two steps that lock the same two caches in other orders do not wait for each other', async () => {
+    const dockerfile = `${lockingTwo('a', 'p', 'q')}${lockingTwo('b', 'q', 'p')}FROM base\nCOPY --from=a /a /\nCOPY --from=b /b /\nRUN cat /a /b\n`
+    for (let round = 0; round < 3; round++)
+      expect((await build(dockerfile, {}, { noCache: true })).output).toBe('ok\nok\n')
+  })
+
+  test('a target in a directory of the base leaves that as it is', async () => {
+    const built = await build('FROM base\nRUN --mount=type=cache,target=/etc/deep/cache true\n')
+    expect(await topLayer(built)).toEqual([])
   })
 
   test('ro cannot be written', async () => {

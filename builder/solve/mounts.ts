@@ -37,14 +37,22 @@ export async function openRunMounts(
   const own = new AsyncDisposableStack()
   const opened: Opened = { own, inputs, progress, env: new Map(), caches: new Map() }
   try {
-    const list: ContainerMount[] = []
-    for (const mount of step.mounts) {
+    const at = async <T>(mount: RunMount, work: () => T | Promise<T>): Promise<T> => {
       try {
-        const one = await open(context, mount, opened)
-        if (one !== undefined) list.push(one)
+        return await work()
       } catch (error) {
         throw context.signal.aborted ? error : withSource(error, step.tree, mount.range)
       }
+    }
+    // In the same order wherever it is: of two steps that lock two caches, neither waits for the other.
+    const caches = step.mounts.filter((mount) => mount.kind === 'cache')
+    const order = (mount: Of<'cache'>): string => keyOfCache(mount, inputs)
+    for (const mount of caches.toSorted((a, b) => (order(a) < order(b) ? -1 : 1)))
+      await at(mount, () => openCache(context, mount, opened))
+    const list: ContainerMount[] = []
+    for (const mount of step.mounts) {
+      const one = await at(mount, () => open(context, mount, opened))
+      if (one !== undefined) list.push(one)
     }
     return {
       list,
@@ -114,16 +122,16 @@ function mountLayer(context: SolveContext, taking: Taking, sources: Sources): Pr
 
 async function openCache(
   context: SolveContext,
-  { id, sharing, owner, taking }: Of<'cache'>,
+  mount: Of<'cache'>,
   { own, inputs, progress, caches }: Opened,
 ): Promise<CacheMount> {
   const { store, signal } = context
+  const { id, sharing, owner, taking } = mount
   const from = taking && inputOf(inputs, taking)
-  // Which cache it is: its id and what it began with.
-  const key = JSON.stringify([id, owner ?? null, taking && from ? [from.contents, taking.patterns] : null])
+  const key = keyOfCache(mount, inputs)
   const known = caches.get(key)
   if (known !== undefined) return known
-  const mount = await store.cacheMount({
+  const cache = await store.cacheMount({
     key,
     name: id,
     sharing,
@@ -138,8 +146,14 @@ async function openCache(
         await fillDirectory(context, taking, from.sources, directory)
     },
   })
-  caches.set(key, own.use(mount))
-  return mount
+  caches.set(key, own.use(cache))
+  return cache
+}
+
+/** Which cache it is: its id and what it began with. */
+function keyOfCache({ id, owner, taking }: Of<'cache'>, inputs: ReadonlyMap<Taking, MountInput>): string {
+  const from = taking === undefined ? null : [inputOf(inputs, taking).contents, taking.patterns]
+  return JSON.stringify([id, owner ?? null, from])
 }
 
 function openSecret(

@@ -5,7 +5,7 @@
  */
 import { isErrorWithSource, withSource } from '../errors.ts'
 import type { Component, HistoryEntry, Layer, StepKey, StepResult } from '../../cas/index.ts'
-import { takingsOf } from '../plan/takings.ts'
+import { takingsOf, takingsOfMount } from '../plan/takings.ts'
 import type { ExecStep, Source, StagePlan, Step, Taking } from '../plan/types.ts'
 import { timestamp, type SolveContext } from './context.ts'
 import { createFetch, type Fetch } from '../fetch/remote.ts'
@@ -92,7 +92,10 @@ export function createStageRun(
   const componentsOf = async (step: Step, parent: StepKey): Promise<readonly Component[]> => {
     const epoch = request.sourceDateEpoch
     if (step.kind === 'exec') {
-      for (const taking of takingsOf(step)) await mountedKey(taking)
+      for (const mount of step.mounts) {
+        const [taking] = takingsOfMount(mount)
+        if (taking !== undefined) await at({ ...step, range: mount.range }, () => mountedKey(taking))
+      }
       return [
         ...execComponents(step, parent, epoch, (taking) => told.get(taking) ?? ''),
         ...containerComponents(request.container),
@@ -299,7 +302,7 @@ export function createStageRun(
     isKeyStale = true
   }
 
-  const at = async <T>(step: Step, work: () => Promise<T>): Promise<T> => {
+  const at = async <T>(step: Pick<Step, 'tree' | 'range'>, work: () => Promise<T>): Promise<T> => {
     try {
       return await work()
     } catch (error) {
