@@ -51,6 +51,9 @@ export class ContentList {
   digest(content: number): Buffer {
     return this.#digests.subarray(content * DIGEST_BYTES, (content + 1) * DIGEST_BYTES)
   }
+  copyDigest(content: number, into: Buffer): void {
+    this.#digests.copy(into, 0, content * DIGEST_BYTES, (content + 1) * DIGEST_BYTES)
+  }
   size(content: number): number {
     return this.#sizes[content] ?? 0
   }

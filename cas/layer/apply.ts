@@ -45,9 +45,22 @@ export interface AppliedLayer {
   readonly skippedXattrs: number
 }
 
+/** What a layer may make us hold in memory, without its files' contents. */
+export interface LayerLimits {
+  /** Directories that are only on the way to a file are some, too. */
+  readonly inodes: number
+  /** Of names, link targets and extended attributes, and some for each entry. */
+  readonly bytes: number
+}
+
+/** A few GB at most. Compressed, such layers may have a few MB; no honest one comes near. */
+const LIMITS: LayerLimits = { inodes: 10_000_000, bytes: 512 * 1024 * 1024 }
+
+const ENTRY_BYTES = 32
+
 /** `tree` must be empty. */
-export function createApplier(tree: LayerTree): Applier {
-  const applier = new TreeApplier(tree)
+export function createApplier(tree: LayerTree, limits: LayerLimits = LIMITS): Applier {
+  const applier = new TreeApplier(tree, limits)
   return { entry: (entry) => applier.entry(entry), finish: () => applier.finish() }
 }
 
@@ -62,9 +75,12 @@ class TreeApplier {
   #bytes = 0
   #skippedEntries = 0
   #skippedXattrs = 0
+  readonly #limits: LayerLimits
+  #held = 0
 
-  constructor(tree: LayerTree) {
+  constructor(tree: LayerTree, limits: LayerLimits) {
     this.#tree = tree
+    this.#limits = limits
     this.#parents = new Parents(tree)
   }
 
@@ -87,6 +103,7 @@ class TreeApplier {
       return undefined
     }
     if (meaning === 'entry') refuseWhiteoutDevice(entry, path)
+    this.#hold(ENTRY_BYTES + path.length - slash + (entry.link?.length ?? 0))
     this.#entries++
     const parent = this.#parents.ofEntry(path, slash)
     if (meaning === 'opaque') this.#tree.setOpaque(parent)
@@ -105,6 +122,14 @@ class TreeApplier {
       skippedEntries: this.#skippedEntries,
       skippedXattrs: this.#skippedXattrs,
     }
+  }
+
+  #hold(bytes: number): void {
+    this.#held += bytes
+    if (this.#held <= this.#limits.bytes && this.#tree.inodes <= this.#limits.inodes) return
+    throw tarError('TAR_TOO_LARGE', 'a layer of so many names or attributes is not held in memory', {
+      name: this.#name,
+    })
   }
 
   #whiteout(parent: number, name: string): void {
@@ -206,6 +231,7 @@ class TreeApplier {
   ): ReadonlyMap<string, Buffer> {
     if (entry.xattrs.size === 0 && earlier.size === 0) return noXattrs
     const { xattrs, skipped } = takenXattrs(entry, earlier, this.#name)
+    for (const [name, value] of xattrs) this.#hold(name.length + value.length)
     this.#skippedXattrs += skipped
     return xattrs
   }

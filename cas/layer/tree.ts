@@ -5,6 +5,8 @@
  * Names are byte strings (one character a byte). Inode 0 is the root. Contents are numbers, of whoever keeps the list.
  */
 
+import { hash as digestOf } from 'node:crypto'
+
 export type NodeType = 'file' | 'directory' | 'symlink' | 'char' | 'block' | 'fifo' | 'whiteout'
 
 /** A span of a file that holds data; what no piece covers is a hole. */
@@ -39,7 +41,9 @@ const DIRECTORY = TYPES.indexOf('directory')
 const OPAQUE = 1
 const EXPLICIT = 2
 const NONE = 0xffff_ffff
+const WHOLE = 0xffff_ffff
 const BILLION = 1_000_000_000n
+const LONG_KEY = 1024
 // Looked up once: under jest each look-up of a global costs 100 ns, and this is called for each byte of a name.
 const { imul } = Math
 
@@ -56,15 +60,18 @@ export class LayerTree {
   #nanoseconds = new Uint32Array(64)
   #size = new Float64Array(64)
   #nlink = new Uint32Array(64)
-  /** Of a directory: its latest name. Of a file: its first piece. */
+  /** Of a directory: its latest name. Of a file: its first piece, or, of one in a single piece, the content. */
   #first = new Uint32Array(64)
+  /** `WHOLE`: one piece, all of the file. */
   #pieceCount = new Uint32Array(64)
   #xattrs = new Uint32Array(64)
   readonly #targets = new Map<number, string>()
   readonly #devices = new Map<number, readonly [major: number, minor: number]>()
 
   #names = 0
-  #nameText: string[] = []
+  /** All names, one after the other; each ends where the next begins. */
+  #nameBytes = new Uint8Array(1024)
+  #nameEnd = new Uint32Array(64)
   #nameDirectory = new Uint32Array(64)
   /** `NONE` of a name that was removed; the record stays, for the name may come again. */
   #nameInode = new Uint32Array(64)
@@ -178,6 +185,11 @@ export class LayerTree {
 
   /** Pieces of one file are added one after another, in order. */
   addPiece(inode: number, offset: number, length: number, content: number): void {
+    if (this.#pieceCount[inode] === 0 && offset === 0 && length === this.#size[inode]) {
+      this.#first[inode] = content
+      this.#pieceCount[inode] = WHOLE
+      return
+    }
     const number = this.#pieces++
     if (number === this.#pieceOffset.length) this.#growPieces()
     this.#pieceOffset[number] = offset
@@ -188,6 +200,7 @@ export class LayerTree {
   }
   pieces(inode: number): Piece[] {
     const first = this.#first[inode] ?? 0
+    if (this.#pieceCount[inode] === WHOLE) return [{ offset: 0, length: this.size(inode), content: first }]
     return Array.from({ length: this.#pieceCount[inode] ?? 0 }, (_, i) => ({
       offset: this.#pieceOffset[first + i] ?? 0,
       length: this.#pieceLength[first + i] ?? 0,
@@ -232,7 +245,7 @@ export class LayerTree {
     const found: [string, number][] = []
     for (let name = this.#first[directory] ?? NONE; name !== NONE; name = this.#nameNext[name] ?? NONE) {
       const inode = this.#nameInode[name] ?? NONE
-      if (inode !== NONE) found.push([this.#nameText[name] ?? '', inode])
+      if (inode !== NONE) found.push([this.#nameText(name), inode])
     }
     return found
   }
@@ -241,16 +254,35 @@ export class LayerTree {
     if ((this.#names + 1) * 2 > this.#table.length) this.#growTable()
     const number = this.#names++
     if (number === this.#nameInode.length) {
+      this.#nameEnd = grown(this.#nameEnd)
       this.#nameDirectory = grown(this.#nameDirectory)
       this.#nameInode = grown(this.#nameInode)
       this.#nameNext = grown(this.#nameNext)
     }
-    this.#nameText.push(owned(name))
+    const start = this.#nameStart(number)
+    while (start + name.length > this.#nameBytes.length) this.#nameBytes = grown(this.#nameBytes)
+    for (let i = 0; i < name.length; i++) this.#nameBytes[start + i] = name.charCodeAt(i)
+    this.#nameEnd[number] = start + name.length
     this.#nameDirectory[number] = directory
     this.#nameNext[number] = this.#first[directory] ?? NONE
     this.#first[directory] = number
     this.#table[this.#slot(directory, name)] = number + 1
     return number
+  }
+
+  #nameStart(number: number): number {
+    return number === 0 ? 0 : (this.#nameEnd[number - 1] ?? 0)
+  }
+  #nameText(number: number): string {
+    const start = this.#nameStart(number)
+    const { buffer } = this.#nameBytes
+    return Buffer.from(buffer, start, (this.#nameEnd[number] ?? 0) - start).toString('latin1')
+  }
+  #isNamed(number: number, name: string): boolean {
+    const start = this.#nameStart(number)
+    if ((this.#nameEnd[number] ?? 0) - start !== name.length) return false
+    for (let i = 0; i < name.length; i++) if (this.#nameBytes[start + i] !== name.charCodeAt(i)) return false
+    return true
   }
 
   /** Number of the name, or -1. */
@@ -261,20 +293,21 @@ export class LayerTree {
   /** Where the name stands in the table, or the free slot that it would take. */
   #slot(directory: number, name: string): number {
     const mask = this.#table.length - 1
-    let hash = imul(directory + SEED, 0x9e3779b1)
-    for (let i = 0; i < name.length; i++) hash = imul(hash ^ name.charCodeAt(i), 0x01000193)
-    hash ^= hash >>> 15
-    for (let slot = hash & mask; ; slot = (slot + 1) & mask) {
+    for (let slot = hashOf(directory, name) & mask; ; slot = (slot + 1) & mask) {
       const number = (this.#table[slot] ?? 0) - 1
       if (number < 0) return slot
-      if (this.#nameDirectory[number] === directory && this.#nameText[number] === name) return slot
+      if (this.#nameDirectory[number] === directory && this.#isNamed(number, name)) return slot
     }
   }
 
   #growTable(): void {
     this.#table = new Uint32Array(this.#table.length * 2)
+    const mask = this.#table.length - 1
     for (let number = 0; number < this.#names; number++) {
-      this.#table[this.#slot(this.#nameDirectory[number] ?? 0, this.#nameText[number] ?? '')] = number + 1
+      // They differ, all of them: the next free slot it is.
+      let slot = hashOf(this.#nameDirectory[number] ?? 0, this.#nameText(number)) & mask
+      while (this.#table[slot] !== 0) slot = (slot + 1) & mask
+      this.#table[slot] = number + 1
     }
   }
 
@@ -301,7 +334,9 @@ export class LayerTree {
 
   #intern(xattrs: ReadonlyMap<string, Buffer>): number {
     const sorted = [...xattrs].toSorted(([a], [b]) => (a < b ? -1 : 1))
-    const key = JSON.stringify(sorted.map(([name, value]) => [name, value.toString('latin1')]))
+    const text = JSON.stringify(sorted.map(([name, value]) => [name, value.toString('latin1')]))
+    // Large sets are made to be kept once, not twice.
+    const key = text.length > LONG_KEY ? digestOf('sha256', text) : text
     const known = this.#xattrIds.get(key)
     if (known !== undefined) return known
     const id = this.#xattrSets.push(new Map(sorted)) - 1
@@ -313,9 +348,10 @@ export class LayerTree {
 /** So that nobody can make up names that fall into one slot. */
 const SEED = Math.floor(Math.random() * 0x7fff_ffff)
 
-/** A part of a string keeps all of it in memory: a name would hold its whole path. Shorter ones are copied by the engine (V8: 13 characters). */
-function owned(name: string): string {
-  return name.length < 13 ? name : Buffer.from(name, 'latin1').toString('latin1')
+function hashOf(directory: number, name: string): number {
+  let hash = imul(directory + SEED, 0x9e3779b1)
+  for (let i = 0; i < name.length; i++) hash = imul(hash ^ name.charCodeAt(i), 0x01000193)
+  return hash ^ (hash >>> 15)
 }
 
 /** Twice as long. The memory of the old one is given back at once, not when it is collected. */
