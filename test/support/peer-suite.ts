@@ -24,15 +24,15 @@ export function comparePeer(
   // What was made from then on has the build's time. Contexts and bases are years older.
   const since = Math.floor(Date.now() / 1000) - 1
   let store: Store
-  let peer: Peer
+  let peer: Peer | undefined
 
   beforeAll(async () => {
     store = await openStore(join(directory, 'store'))
     peer = await open(directory)
     await giveBases(peer, store, await makeBases(store, directory), directory)
-  })
+  }, 180_000)
   afterAll(async () => {
-    await peer[Symbol.asyncDispose]()
+    await peer?.[Symbol.asyncDispose]()
     await store[Symbol.asyncDispose]()
     rmSync(directory, { recursive: true, force: true })
   })
@@ -45,6 +45,7 @@ export function comparePeer(
     )
     const request = { ...prepare(one, place), buildArgs }
     const ours = await buildOurs(store, { ...request, output: join(place, 'ours') }, since)
+    if (peer === undefined) throw new Error('the other builder did not start')
     const files = peer.build({ ...request, output: join(place, 'theirs') })
     const theirs = typeof files === 'string' ? files : unpack(files, join(place, 'theirs-unpacked'), since)
     rmSync(place, { recursive: true })
