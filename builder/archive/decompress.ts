@@ -67,6 +67,8 @@ export async function* decompress(
   let taken = 0
   const counted = async function* (): AsyncGenerator<Uint8Array> {
     for await (const chunk of input.rest) {
+      // Here as well: a stream may go on and on and nothing come out.
+      options.signal?.throwIfAborted()
       taken += chunk.length
       yield chunk
     }

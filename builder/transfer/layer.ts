@@ -95,7 +95,19 @@ export async function storeLayer(
   }
   if (codec === 'none') await ingest(layer.open())
   else if (kept) await ingest(store.blobs.stream(descriptor.digest))
-  else await toBoth(layer.open(), (bytes) => store.blobs.ingest(bytes, descriptor), ingest)
+  else {
+    let ingested: Promise<void> | undefined
+    // The blob is recorded after the layer: of one that is refused nothing stays.
+    const held = async function* (bytes: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+      yield* bytes
+      await ingested
+    }
+    await toBoth(
+      layer.open(),
+      (bytes) => store.blobs.ingest(held(bytes), descriptor),
+      (bytes) => (ingested = ingest(bytes)),
+    )
+  }
   if (codec !== 'none' || options.published === true) store.layers.rememberCompressed(diffId, descriptor)
   return 'stored'
 }

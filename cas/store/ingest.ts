@@ -153,7 +153,7 @@ const PART = 1024 * 1024
 /** Aligned spans of so many zeros are holes, however they come: so that one file is always the same runs. */
 export const HOLE: number = 64 * 1024
 const zeros = Buffer.alloc(HOLE)
-/** A file whose holes cannot be kept is kept whole, up to this size. */
+/** Files whose holes cannot be kept are kept whole; those of a layer are together no larger than this. */
 const MOST_UNALIGNED = 64 * 1024 * 1024
 let scratch: Buffer | undefined
 
@@ -176,6 +176,7 @@ class Incoming {
   #pendingZeros = 0
   /** All of a file whose holes are not where the index image can have some. */
   #whole: Buffer | undefined
+  #wholeBytes = 0
 
   constructor({ contents, recipe }: Parts) {
     this.#contents = contents
@@ -206,10 +207,13 @@ class Incoming {
   }
 
   #keepWhole(entry: TarEntry | TarOutputEntry): void {
-    if (entry.size > MOST_UNALIGNED) {
-      throw tarError('TAR_SPARSE', 'its holes do not end at blocks, and it is too large to be kept whole', {
-        name: textOf(entry.path),
-      })
+    this.#wholeBytes += entry.size
+    if (this.#wholeBytes > MOST_UNALIGNED) {
+      throw tarError(
+        'TAR_SPARSE',
+        'its holes do not end at blocks, and the layer is too large for such files to be kept whole',
+        { name: textOf(entry.path) },
+      )
     }
     this.#whole = Buffer.alloc(entry.size)
   }
