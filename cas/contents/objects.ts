@@ -25,7 +25,7 @@ import { syncDirectory } from '../store/spool.ts'
 import { claimContents } from './kind.ts'
 import { ContentList } from './list.ts'
 import { readVerified, type ContentReader } from './reader.ts'
-import { createIndex, generationOf, insertContents, type Place } from './segments.ts'
+import { createFinder, generationOf, insertContents } from './segments.ts'
 import type { ContentWriter } from './types.ts'
 
 const BUFFER = 4 * 1024 * 1024
@@ -91,21 +91,7 @@ export function createObjectWriter(context: StoreContext): ContentWriter {
     closeSync(large.fd)
     large = undefined
   }
-  const select = db.columns('SELECT segment, block, size FROM contents WHERE digest = ?')
-  const lookup = (digest: Uint8Array): Place | undefined => {
-    const row = select(digest)
-    return row && { segment: Number(row[0]), block: Number(row[1]), size: Number(row[2]) }
-  }
-  const index = createIndex(db, lookup)
-  const find = (digest: Uint8Array): number | undefined => {
-    const number = list.find(digest)
-    if (number !== undefined) return number
-    const place = index(digest)
-    if (place === undefined) return undefined
-    const added = list.add(digest, place.size, place)
-    known.push(added)
-    return added
-  }
+  const { lookup, find } = createFinder(db, list, known)
   const keep = (digest: Buffer): number => {
     const rest = buffer.subarray(0, filled)
     const number = list.add(digest, filled + (large?.size ?? 0), { segment: 0, block: 0 })

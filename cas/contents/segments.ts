@@ -92,21 +92,7 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
       filled = runStart - flushed
     }
   }
-  const select = db.columns('SELECT segment, block, size FROM contents WHERE digest = ?')
-  const lookup = (digest: Uint8Array): Place | undefined => {
-    const row = select(digest)
-    return row && { segment: Number(row[0]), block: Number(row[1]), size: Number(row[2]) }
-  }
-  const index = createIndex(db, lookup)
-  const find = (digest: Uint8Array): number | undefined => {
-    const number = list.find(digest)
-    if (number !== undefined) return number
-    const place = index(digest)
-    if (place === undefined) return undefined
-    const added = list.add(digest, place.size, place)
-    known.push(added)
-    return added
-  }
+  const { lookup, find } = createFinder(db, list, known)
 
   return {
     list,
@@ -232,8 +218,35 @@ export interface Place extends Location {
   readonly size: number
 }
 
+export interface Finder {
+  /** Where the store has it. */
+  readonly lookup: (digest: Uint8Array) => Place | undefined
+  /** Its number in the list, to which it is added when the store has it. */
+  readonly find: (digest: Uint8Array) => number | undefined
+}
+
+/** `known` gets the numbers of those that were in the store. */
+export function createFinder(db: Database, list: ContentList, known: number[]): Finder {
+  const select = db.columns('SELECT segment, block, size FROM contents WHERE digest = ?')
+  const lookup = (digest: Uint8Array): Place | undefined => {
+    const row = select(digest)
+    return row && { segment: Number(row[0]), block: Number(row[1]), size: Number(row[2]) }
+  }
+  const index = createIndex(db, lookup)
+  const find = (digest: Uint8Array): number | undefined => {
+    const number = list.find(digest)
+    if (number !== undefined) return number
+    const place = index(digest)
+    if (place === undefined) return undefined
+    const added = list.add(digest, place.size, place)
+    known.push(added)
+    return added
+  }
+  return { lookup, find }
+}
+
 /** Looks up one by one (8 us) until reading all at once (1.5 us each) has become the quicker way. */
-export function createIndex(
+function createIndex(
   db: Database,
   lookup: (digest: Uint8Array) => Place | undefined,
 ): (digest: Uint8Array) => Place | undefined {

@@ -6,6 +6,7 @@
  * has uncovered (a layer without one of its contents, an image without one of its layers). What is whole is never given up; what cannot be had back is taken
  * out of the index, with what cannot be without it, so that it can come in anew.
  */
+import { createTurns } from '../store/turns.ts'
 import { recipeDigests } from '../recipe/read.ts'
 import type { Driver } from '../drivers/types.ts'
 import { TbuildError } from '../../errors.ts'
@@ -31,7 +32,6 @@ export interface FsckParts {
   readonly driver: () => Driver
 }
 
-const TURN_MS = 20
 /** Each takes a step further: content, layer, image, name. */
 const MOST_ROUNDS = 6
 
@@ -39,10 +39,10 @@ export async function fsck(parts: FsckParts, options: FsckOptions = {}): Promise
   const { db } = parts.context
   const { quick = false, repair = false, signal, onProgress } = options
   const started = performance.now()
-  let last = started
   let done = 0
   let total = 0
   const lost = new Set<string>()
+  const breathe = createTurns(signal, () => onProgress?.(Math.min(done, total), total))
   const startPass = (isQuick: boolean): Pass => ({
     context: parts.context,
     driver: parts.driver,
@@ -50,13 +50,7 @@ export async function fsck(parts: FsckParts, options: FsckOptions = {}): Promise
     quick: isQuick,
     findings: [],
     badContents: new Set(),
-    breathe: async () => {
-      if (performance.now() - last < TURN_MS) return
-      onProgress?.(Math.min(done, total), total)
-      await new Promise(setImmediate)
-      signal?.throwIfAborted()
-      last = performance.now()
-    },
+    breathe,
     read: (bytes) => (done += bytes),
     lose: (names) => names.forEach((name) => lost.add(name)),
   })

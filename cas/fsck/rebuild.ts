@@ -6,6 +6,7 @@
  * The old index is kept in `lost+found/`; nothing else is moved, and nothing removed. Layers and images that are not whole are recorded as far as they go:
  * `fsck` with `repair`, which is to follow, gets them from elsewhere or takes them out, and says so.
  */
+import { createTurns } from '../store/turns.ts'
 import {
   closeSync,
   existsSync,
@@ -249,8 +250,6 @@ function syncFile(path: string): void {
   closeSync(fd)
 }
 
-const TURN_MS = 20
-
 async function fill(
   context: StoreContext,
   old: string | undefined,
@@ -259,7 +258,6 @@ async function fill(
   const { db, paths } = context
   const { signal, onProgress } = options
   const total = sizeOf(paths.segments) + sizeOf(paths.blobs)
-  let last = performance.now()
   let done = 0
   const pass: Pass = {
     context,
@@ -271,13 +269,7 @@ async function fill(
     quick: false,
     findings: [],
     badContents: new Set(),
-    breathe: async () => {
-      if (performance.now() - last < TURN_MS) return
-      onProgress?.(Math.min(done, total), total)
-      await new Promise(setImmediate)
-      signal?.throwIfAborted()
-      last = performance.now()
-    },
+    breathe: createTurns(signal, () => onProgress?.(Math.min(done, total), total)),
     read: (bytes) => (done += bytes),
     lose: () => {},
   }

@@ -21,6 +21,7 @@ import { startEntryIngest, startTarIngest, type EntryIngest, type IncomingLayer 
 import { createIntake, IntakeState } from './intake.ts'
 import { streamLayer } from './layer-tar.ts'
 import { mountStack, mountUpper, stackOf, type LayerDirectory, type Upper } from './roots.ts'
+import { createTurns } from './turns.ts'
 import type { Layer, LayerStore, LayerWriter, Root, StoredLayer, WritableRoot } from './types.ts'
 
 /** An upper that serves as a lower. */
@@ -49,7 +50,6 @@ export interface DriverChoice {
   readonly reason: string
 }
 
-const TURN_MS = 20
 /** overlayfs takes 500, our own directory for the root's attributes among them. */
 const MOST_UNMERGED = 480
 const MERGED_AT_ONCE = 128
@@ -310,19 +310,13 @@ export function createLayerStore(
 }
 
 function layerWriter(entries: EntryIngest, signal: AbortSignal | undefined): LayerWriter {
-  let last = performance.now()
   return {
     entry: (entry) => entries.entry(entry),
     data: (chunk) => entries.data(chunk),
     dataFrom: (fd, offset, length) => entries.dataFrom(fd, offset, length),
     zeros: (length) => entries.zeros(length),
     stored: (digest) => entries.stored(digest),
-    breathe: async () => {
-      if (performance.now() - last < TURN_MS) return
-      await new Promise(setImmediate)
-      signal?.throwIfAborted()
-      last = performance.now()
-    },
+    breathe: createTurns(signal),
   }
 }
 
