@@ -1,16 +1,36 @@
 /**
  * Benchmarks: each file alone (`node bench/no-op.ts`), or all of them by this one. Each prints a table: what tbuild takes, what a peer takes that
- * Debian has (buildah), the physical bound of the work, measured in the same run, and the ratios. Figures of record are in
+ * Debian has (buildah), the physical bound of the work, measured in the same run, and the ratios; or figures that are no times. Figures of record are in
  * docs/benchmarks.md.
  *
- * Needs root, the bundle (npm run build), buildah, runc, busybox-static, openssl. Imports `measure.ts` only: what is measured is the installed command.
+ * Needs root, the bundle (npm run build), buildah, runc, busybox-static, openssl, strace, curl, time, docker-registry, apache2-utils, mmdebstrap; the last
+ * one, `releases`, needs npm and network as well, and comes when all that is timed is done. 20 GB of scratch space. Imports `measure.ts` only: what is
+ * measured is the installed command; `parser`, which no command shows alone, says so.
  */
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 
-for (const name of ['no-op', 'run-steps', 'copy', 'run']) {
+const NAMES = [
+  'no-op',
+  'run-steps',
+  'copy',
+  'run',
+  'pull',
+  'sharing',
+  'page-cache',
+  'memory',
+  'parser',
+  'releases',
+]
+
+const failed = NAMES.filter((name) => {
+  console.log(`\n== ${name}`)
   const { status } = spawnSync(process.execPath, [join(import.meta.dirname, `${name}.ts`)], {
     stdio: 'inherit',
   })
-  if (status !== 0) process.exitCode = 1
+  return status !== 0
+})
+if (failed.length > 0) {
+  console.error(`\nnot measured: ${failed.join(', ')}`)
+  process.exitCode = 1
 }
