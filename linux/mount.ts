@@ -287,7 +287,13 @@ function setStrings(fs: number, options: Readonly<Record<string, string>>): void
   for (const [key, value] of Object.entries(options)) setString(fs, key, value)
 }
 
-function config(fs: number, command: number, key: string | null, value: string | Buffer | null, aux: number): void {
+function config(
+  fs: number,
+  command: number,
+  key: string | null,
+  value: string | Buffer | null,
+  aux: number,
+): void {
   const result = callFsconfig(fs, command, key === null ? null : cstring(key), value, aux)
   if (result < 0) throw new SysError('fsconfig', errno(), key ?? 'create')
 }

@@ -256,7 +256,7 @@ describe('copying', () => {
     ['WORKDIR /.wh.etc', 'COPY_RESERVED_NAME'],
     [`WORKDIR /${'n'.repeat(256)}`, 'COPY_NAME_TOO_LONG'],
     ['COPY <<../../etc/x /d/\nx\n../../etc/x', 'HEREDOC_NAME'],
-    ['RUN --mount=type=cache,target=/c true', 'UNSUPPORTED'],
+    ['RUN --mount=type=ssh true', 'UNSUPPORTED'],
   ])('refused by name: %s', async (instruction, code) => {
     const context = shop.context({ ...files, Dockerfile: `FROM base\n${instruction}\n` })
     await expect(shop.build(context)).rejects.toMatchObject({ code, source: { line: 2 } })
