@@ -366,3 +366,40 @@ describe('with an image', () => {
     expect((await tbuild(['run', 'base', 'echo', 'here'])).stdout).toBe('here\n')
   })
 })
+
+test('a store on a read-only disk is refused in one way by every command, and stays as it was', () => {
+  const readOnly = join(scratch, 'read-only')
+  const context = join(scratch, 'read-only-context')
+  mkdirSync(context)
+  writeFileSync(join(context, 'Dockerfile'), 'FROM scratch\nCOPY Dockerfile /\n')
+  const env = { ...process.env, TBUILD_STORE: readOnly }
+  execFileSync(command, ['-q', '-t', 'one', context], { env })
+  const before = execFileSync('sh', ['-c', 'cd "$0" && find . -type f | sort | xargs sha256sum', readOnly], {
+    encoding: 'utf8',
+  })
+  const script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && shift && exec "$@"'
+  for (const args of [
+    ['images'],
+    ['-t', 'two', context],
+    ['prune', '-f'],
+    ['rmi', 'one'],
+    ['fsck', '--repair'],
+  ]) {
+    const { status, stderr } = spawnSync(
+      'unshare',
+      ['-m', 'sh', '-c', script, readOnly, '', command, ...args],
+      {
+        env,
+        encoding: 'utf8',
+      },
+    )
+    // fsck(8) has a status of its own for what it could not do.
+    expect([args, status]).toEqual([args, args[0] === 'fsck' ? 8 : 1])
+    expect(stderr).toMatch(/^tbuild: error: .*\[STORE_UNUSABLE\]\nhint: /)
+  }
+  const after = execFileSync('sh', ['-c', 'cd "$0" && find . -type f | sort | xargs sha256sum', readOnly], {
+    encoding: 'utf8',
+  })
+  expect(after).toBe(before)
+  expect(execFileSync(command, ['fsck'], { env, encoding: 'utf8' })).toMatch(/all is well/)
+})

@@ -6,6 +6,7 @@
  * The old index is kept in `lost+found/`; nothing else is moved, and nothing removed. Layers and images that are not whole are recorded as far as they go:
  * `fsck` with `repair`, which is to follow, gets them from elsewhere or takes them out, and says so.
  */
+import { orUnusable } from '../store/open.ts'
 import { createTurns } from '../store/turns.ts'
 import {
   closeSync,
@@ -136,9 +137,11 @@ function findDamage(paths: StorePaths): string | undefined {
   if (!existsSync(paths.index)) return holdsSomething ? 'The index was not there.' : undefined
   const kept = keptSequence(paths)
   try {
-    using db = openDatabase(paths.index, () => {
-      if (holdsSomething) throw new TbuildError('STORE_CORRUPT', 'The index was empty.')
-    })
+    using db = orUnusable(paths, () =>
+      openDatabase(paths.index, () => {
+        if (holdsSomething) throw new TbuildError('STORE_CORRUPT', 'The index was empty.')
+      }),
+    )
     const [damage] = databaseDamage(db, false)
     if (damage !== undefined) return `SQLite found the index damaged: ${damage}.`
     const missing = missingColumn(db)

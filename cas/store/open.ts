@@ -109,7 +109,7 @@ function openWithRoom(paths: StorePaths): Database {
 }
 
 function openFiles(paths: StorePaths): Database {
-  try {
+  return orUnusable(paths, () => {
     const isNew = !existsSync(paths.index)
     if (isNew) make(paths)
     // First the file, then the index, which is never behind it.
@@ -122,10 +122,17 @@ function openFiles(paths: StorePaths): Database {
     makeDirectories(paths)
     if (isNew) syncDirectory(paths.root)
     return db
+  })
+}
+
+/** What the disk or its permissions refuse is `STORE_UNUSABLE`. */
+export function orUnusable<T>({ root }: StorePaths, work: () => T): T {
+  try {
+    return work()
   } catch (error) {
     if (!isErrno(error, 'EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'ENOSPC', 'ERR_SQLITE_ERROR')) throw error
-    throw new TbuildError('STORE_UNUSABLE', `The store ${paths.root} cannot be used: ${message(error)}`, {
-      hint: 'Choose another directory with --store or TBUILD_STORE, or run as its owner.',
+    throw new TbuildError('STORE_UNUSABLE', `The store ${root} cannot be used: ${message(error)}`, {
+      hint: 'Choose another directory with --store or TBUILD_STORE, or run as its owner, on a disk that can be written to.',
       cause: error,
     })
   }
