@@ -122,5 +122,7 @@ test('a mount whose process was killed is not taken for one', async () => {
 })
 
 test('no mount of ours stands in the table of mounts', () => {
-  expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toMatch(/erofs|overlay .*tbuild/)
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8')
+  expect(mounts).not.toMatch(/erofs/)
+  expect(mounts).not.toContain(shop.store.path)
 })
