@@ -97,14 +97,10 @@ export async function storeLayer(
   else if (kept) await ingest(store.blobs.stream(descriptor.digest))
   else {
     let ingested: Promise<void> | undefined
-    // The blob is recorded after the layer: of one that is refused nothing stays.
-    const held = async function* (bytes: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-      yield* bytes
-      await ingested
-    }
     await toBoth(
       layer.open(),
-      (bytes) => store.blobs.ingest(held(bytes), descriptor),
+      // Of a layer that is refused no blob stays.
+      (bytes) => store.blobs.ingest(bytes, descriptor, () => ingested),
       (bytes) => (ingested = ingest(bytes)),
     )
   }

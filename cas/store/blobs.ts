@@ -53,7 +53,7 @@ export function createBlobStore(context: StoreContext): BlobStore {
       commit(spool, digest)
       return digest
     },
-    ingest: async (source, expected) => {
+    ingest: async (source, expected, ready) => {
       using spool = context.spool()
       for await (const chunk of source) {
         if (spool.size + chunk.length > expected.size) throw wrongSize(expected, `more than ${expected.size}`)
@@ -62,6 +62,7 @@ export function createBlobStore(context: StoreContext): BlobStore {
       if (spool.size !== expected.size) throw wrongSize(expected, spool.size)
       const digest = await spool.finish()
       if (digest !== expected.digest) throw wrongDigest(expected.digest, digest)
+      await ready?.()
       commit(spool, expected.digest)
     },
     origins: (digest) =>

@@ -111,8 +111,15 @@ export interface BlobStore {
   stream(digest: BlobDigest): AsyncIterable<Buffer>
   /** Durable when it returns. */
   write(bytes: Uint8Array): BlobDigest
-  /** Durable when it resolves. Throws `DIGEST_MISMATCH` or `SIZE_MISMATCH`, and then nothing is visible. */
-  ingest(source: AsyncIterable<Uint8Array>, expected: { digest: BlobDigest; size: number }): Promise<void>
+  /**
+   * Durable when it resolves. Throws `DIGEST_MISMATCH` or `SIZE_MISMATCH`, and then nothing is visible. `ready` is waited for before it becomes visible;
+   * what it throws is thrown.
+   */
+  ingest(
+    source: AsyncIterable<Uint8Array>,
+    expected: { digest: BlobDigest; size: number },
+    ready?: () => Promise<unknown> | undefined,
+  ): Promise<void>
   /** `registry/repository` names in which a blob is known to be. */
   origins(digest: BlobDigest): readonly string[]
   rememberOrigin(digest: BlobDigest, repository: string): void
