@@ -6,6 +6,7 @@
  */
 
 import { hash as digestOf } from 'node:crypto'
+import { TbuildError } from '../../errors.ts'
 
 export type NodeType = 'file' | 'directory' | 'symlink' | 'char' | 'block' | 'fifo' | 'whiteout'
 
@@ -44,6 +45,8 @@ const NONE = 0xffff_ffff
 const WHOLE = 0xffff_ffff
 const BILLION = 1_000_000_000n
 const LONG_KEY = 1024
+/** What `#nameEnd` can say. One layer comes nowhere near (apply.ts); many merged might. */
+const MOST_NAME_BYTES = 0xffff_ffff
 // Looked up once: under jest each look-up of a global costs 100 ns, and this is called for each byte of a name.
 const { imul } = Math
 
@@ -183,7 +186,7 @@ export class LayerTree {
     this.#flags[inode] = (this.#flags[inode] ?? 0) | EXPLICIT
   }
 
-  /** Pieces of one file are added one after another, in order. */
+  /** Pieces of one file are added one after another, in order, when its size is set. */
   addPiece(inode: number, offset: number, length: number, content: number): void {
     if (this.#pieceCount[inode] === 0 && offset === 0 && length === this.#size[inode]) {
       this.#first[inode] = content
@@ -260,6 +263,8 @@ export class LayerTree {
       this.#nameNext = grown(this.#nameNext)
     }
     const start = this.#nameStart(number)
+    if (start + name.length > MOST_NAME_BYTES)
+      throw new TbuildError('LAYER_TOO_LARGE', 'layers of so many names are not held in memory')
     while (start + name.length > this.#nameBytes.length) this.#nameBytes = grown(this.#nameBytes)
     for (let i = 0; i < name.length; i++) this.#nameBytes[start + i] = name.charCodeAt(i)
     this.#nameEnd[number] = start + name.length
