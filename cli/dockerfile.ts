@@ -69,3 +69,13 @@ function ignoreFile(context: string, dockerfile: string): DockerfileText['ignore
   const path = [`${dockerfile}.dockerignore`, join(context, '.dockerignore')].find((one) => existsSync(one))
   return path === undefined ? undefined : { name: basename(path), text: readFileSync(path) }
 }
+
+/** Those without a value take the environment's, and are not given when it has none. */
+export function filledArgs(buildArgs: ReadonlyMap<string, string | undefined>): ReadonlyMap<string, string> {
+  const known = new Map<string, string>()
+  for (const [name, given] of buildArgs) {
+    const value = given ?? process.env[name]
+    if (value !== undefined) known.set(name, value)
+  }
+  return known
+}

@@ -3,9 +3,14 @@ import { UsageError } from './arguments/usage-error.ts'
 
 const ARCHITECTURES: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' }
 
-/** `linux/ARCH`, as OCI has it. */
+/** As OCI has it. */
+export function hostArchitecture(): string {
+  return ARCHITECTURES[process.arch] ?? process.arch
+}
+
+/** `linux/ARCH`. */
 export function hostPlatform(): string {
-  return `linux/${ARCHITECTURES[process.arch] ?? process.arch}`
+  return `linux/${hostArchitecture()}`
 }
 
 /** This machine's own platform may be named. @throws UsageError `PLATFORM_UNSUPPORTED` */

@@ -30,7 +30,7 @@ export { globalScope, isBuildkitArg, isProxyArg, platformArgs } from './scope.ts
 export type { GlobalScope } from './scope.ts'
 export { isSignal } from './signals.ts'
 export { errorAt, frame, locate } from './source.ts'
-export { findStage, stagesOf } from './stages.ts'
+export { findStage, stagesOf, stagesToBuild } from './stages.ts'
 export type { Stage } from './stages.ts'
 export { isCompatibleSyntax } from './syntaxImage.ts'
 export { encode } from './text.ts'

@@ -57,6 +57,23 @@ export function stagesOf(tree: Dockerfile): {
   return { globalArgs, stages }
 }
 
+/** Stages stand on one another, and who builds goes as deep. */
+const MOST_STAGES = 1000
+
+/** As `stagesOf`, for those who go from stage to stage. Throws also TOO_MANY_STAGES. */
+export function stagesToBuild(tree: Dockerfile): ReturnType<typeof stagesOf> {
+  const found = stagesOf(tree)
+  const first = found.stages[MOST_STAGES]
+  if (first === undefined) return found
+  throw errorAt(
+    tree,
+    first.from.range,
+    'TOO_MANY_STAGES',
+    `there are ${found.stages.length} stages, more than can be built`,
+    `${MOST_STAGES} are the most; split the build`,
+  )
+}
+
 /** `COPY --from` names a stage, a number of a stage, an image or a context, and is never expanded. */
 function checkFrom(tree: Dockerfile, from: Word, count: number): void {
   const { text } = expandIn(tree, from, () => undefined)

@@ -185,3 +185,13 @@ test('what is wrong is told', () => {
     stderr: expect.stringContaining('Dockerfile:1'),
   })
 })
+
+const chain = (stages: number): string =>
+  ['FROM scratch AS s0', ...Array.from({ length: stages - 1 }, (_, i) => `FROM s${i} AS s${i + 1}`)].join(
+    '\n',
+  )
+
+test('stages that stand on one another, deep down', () => {
+  expect(call('outline', chain(1000)).stdout).toMatch(/s999/)
+  expect(call('outline', chain(1001)).stderr).toMatch(/TOO_MANY_STAGES/)
+})

@@ -64,3 +64,13 @@ test.each([
 ])('%s is refused', async (line, code) => {
   await expect(planOf(`FROM scratch\n${line}\n`)).rejects.toMatchObject({ code, source: { line: 2 } })
 })
+
+const chain = (stages: number): string =>
+  ['FROM scratch AS s0', ...Array.from({ length: stages - 1 }, (_, i) => `FROM s${i} AS s${i + 1}`)].join(
+    '\n',
+  )
+
+test('stages that stand on one another, deep down: up to a bound, then refused', async () => {
+  expect((await planOf(chain(1000))).stages).toHaveLength(1000)
+  await expect(planOf(chain(1001))).rejects.toMatchObject({ code: 'TOO_MANY_STAGES', source: { line: 1001 } })
+})

@@ -5,7 +5,7 @@ import {
   formatPlatform,
   parse,
   parsePlatform,
-  stagesOf,
+  stagesToBuild,
   type Dockerfile,
   type From,
   type Stage,
@@ -54,7 +54,7 @@ export interface PlanContext {
 }
 
 export async function makePlan(tree: Dockerfile, options: PlanOptions): Promise<Plan> {
-  const { globalArgs, stages } = stagesOf(tree)
+  const { globalArgs, stages } = stagesToBuild(tree)
   const wanted = findTarget(tree, stages, options.target)
   const variables = createVariables(tree, globalArgs, options.buildArgs, wanted.name)
   const { noCache = false } = options

@@ -3,7 +3,7 @@
  * by name what does not work here, and what does instead. docs/build-flags.md is this table for readers; a test holds them together.
  */
 import { PROGRESS_MODES } from '../progress/index.ts'
-import { LIMIT_OPTIONS, STORE_OPTION, type OptionTable } from './types.ts'
+import { DOCKERFILE_OPTIONS, LIMIT_OPTIONS, STORE_OPTION, type OptionTable } from './types.ts'
 
 const NO_AGENT = 'no agent is given to RUN; give a key or a token by --secret'
 const ATTESTATIONS = 'no attestations are made; attach them to the pushed image with a tool for that'
@@ -14,17 +14,7 @@ const CPU_LIMIT = 'limit processor time by --cpus'
 /** These do their work. */
 const WORKING = {
   tag: { kind: 'list', short: 't', value: 'NAME', help: "The image's name, e.g. app or app:1.2" },
-  file: {
-    kind: 'value',
-    short: 'f',
-    value: 'FILE',
-    help: 'The Dockerfile (default: Dockerfile in the context)',
-  },
-  'build-arg': {
-    kind: 'list',
-    value: 'KEY[=VALUE]',
-    help: 'Set an ARG; without a value, from the environment',
-  },
+  ...DOCKERFILE_OPTIONS,
   'build-context': {
     kind: 'list',
     value: 'NAME=DIR',

@@ -85,6 +85,21 @@ export const STORE_OPTION = {
   },
 } as const satisfies OptionTable
 
+/** Which Dockerfile: of `build` and `check`. */
+export const DOCKERFILE_OPTIONS = {
+  file: {
+    kind: 'value',
+    short: 'f',
+    value: 'FILE',
+    help: 'The Dockerfile (default: Dockerfile in the context)',
+  },
+  'build-arg': {
+    kind: 'list',
+    value: 'KEY[=VALUE]',
+    help: 'Set an ARG; without a value, from the environment',
+  },
+} as const satisfies OptionTable
+
 /** What a container may use: of `build` (each RUN) and `run`. */
 export const LIMIT_OPTIONS = {
   memory: { kind: 'value', short: 'm', value: 'SIZE', help: 'Most memory, e.g. 64m or 1g' },

@@ -3,10 +3,11 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type * as Parser from '../../dockerfile-parser/index.ts'
 import type { BaseImage, CheckOptions, CheckResult } from '../../dockerfile-parser/index.ts'
-import { STORE_OPTION, defineCommand } from '../arguments/types.ts'
+import { DOCKERFILE_OPTIONS, STORE_OPTION, defineCommand } from '../arguments/types.ts'
 import { parsePair } from '../arguments/values.ts'
-import { readDockerfile, type DockerfileRequest } from '../dockerfile.ts'
+import { filledArgs, readDockerfile, type DockerfileRequest } from '../dockerfile.ts'
 import { out, say } from '../output.ts'
+import { hostArchitecture } from '../platform.ts'
 
 export type CheckFormat = 'text' | 'json' | 'sarif'
 
@@ -27,17 +28,7 @@ Checks the Dockerfile without building anything: the build checks of docker, by 
 the mistakes that a build would stop at. CONTEXT is a directory or an address as for build, or - for a Dockerfile on standard input. Ends with 1
 when there is a warning or an error, as docker build --check does; remarks do not count.`,
   options: {
-    file: {
-      kind: 'value',
-      short: 'f',
-      value: 'FILE',
-      help: 'The Dockerfile (default: Dockerfile in the context)',
-    },
-    'build-arg': {
-      kind: 'list',
-      value: 'KEY[=VALUE]',
-      help: 'Set an ARG; without a value, from the environment',
-    },
+    ...DOCKERFILE_OPTIONS,
     target: { kind: 'value', value: 'STAGE', help: 'Only this stage and what it needs' },
     format: {
       kind: 'value',
@@ -76,13 +67,12 @@ export async function checkDockerfile(request: CheckRequest): Promise<number> {
   const parser = await import('../../dockerfile-parser/index.ts')
   const { text, file, ignore } = await readDockerfile(request)
   const patterns = ignore === undefined ? [] : parser.parseIgnoreFile(ignore.text)
-  const architecture = process.arch === 'x64' ? 'amd64' : process.arch
   const options: CheckOptions = {
     file,
-    buildArgs: filled(request.buildArgs),
+    buildArgs: filledArgs(request.buildArgs),
     target,
     namedContexts,
-    buildPlatform: { os: 'linux', architecture, variant: '' },
+    buildPlatform: { os: 'linux', architecture: hostArchitecture(), variant: '' },
     ...(ignore !== undefined &&
       patterns.length > 0 && {
         ignore: { matcher: parser.createIgnoreMatcher(patterns), file: ignore.name },
@@ -105,15 +95,6 @@ async function print(
   if (format === 'text') return out(renderText(result) || 'Check complete, no warnings found.\n')
   const { packageVersion } = await import('../version.ts')
   out(renderSarif(result, packageVersion()))
-}
-
-function filled(buildArgs: ReadonlyMap<string, string | undefined>): ReadonlyMap<string, string> {
-  const known = new Map<string, string>()
-  for (const [name, given] of buildArgs) {
-    const value = given ?? process.env[name]
-    if (value !== undefined) known.set(name, value)
-  }
-  return known
 }
 
 /** Base images are looked up where there is a store; none is made, and nothing is pulled. */

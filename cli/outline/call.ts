@@ -1,7 +1,8 @@
 /** `tbuild build --call=outline` and `--call=targets`: a Dockerfile is told about, nothing is built. */
 import { parse } from '../../dockerfile-parser/index.ts'
-import { readDockerfile, type DockerfileRequest } from '../dockerfile.ts'
+import { filledArgs, readDockerfile, type DockerfileRequest } from '../dockerfile.ts'
 import { out } from '../output.ts'
+import { hostArchitecture } from '../platform.ts'
 import { outlineOf } from './outline.ts'
 import { printOutline, printTargets } from './print.ts'
 import { targetsOf } from './targets.ts'
@@ -28,8 +29,8 @@ export async function outlineDockerfile(request: OutlineRequest): Promise<number
   const outline = outlineOf(tree, text, {
     target,
     namedContexts,
-    buildArgs: filled(request.buildArgs),
-    platform: { os: 'linux', architecture: process.arch === 'x64' ? 'amd64' : process.arch, variant: '' },
+    buildArgs: filledArgs(request.buildArgs),
+    platform: { os: 'linux', architecture: hostArchitecture(), variant: '' },
   })
   out(format === 'json' ? json(outline) : printOutline(outline))
   return 0
@@ -37,9 +38,4 @@ export async function outlineDockerfile(request: OutlineRequest): Promise<number
 
 function json(value: object): string {
   return `${JSON.stringify(value, undefined, 2)}\n`
-}
-
-function filled(buildArgs: ReadonlyMap<string, string | undefined>): ReadonlyMap<string, string> {
-  const entries = [...buildArgs].map(([name, value]) => [name, value ?? process.env[name]] as const)
-  return new Map(entries.filter((entry): entry is readonly [string, string] => entry[1] !== undefined))
 }

@@ -10,7 +10,7 @@ import {
   locate,
   parseMount,
   platformArgs,
-  stagesOf,
+  stagesToBuild,
   type Arg,
   type Dockerfile,
   type Instruction,
@@ -39,7 +39,7 @@ interface GlobalArgument {
 
 /** Throws DockerfileError; TbuildError `TARGET_NOT_FOUND`. */
 export function outlineOf(tree: Dockerfile, source: Uint8Array, options: OutlineOptions): Outline {
-  const { globalArgs, stages } = stagesOf(tree)
+  const { globalArgs, stages } = stagesToBuild(tree)
   const target = options.target ? findStage(stages, options.target) : stages.at(-1)
   if (target === undefined)
     throw new TbuildError('TARGET_NOT_FOUND', `there is no stage ${JSON.stringify(options.target)}`, {
