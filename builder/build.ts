@@ -31,8 +31,8 @@ export async function build(
   observe: BuildObserver = () => {},
 ): Promise<BuildResult> {
   given.signal?.throwIfAborted()
-  // Loaded only when it is wanted: a build that is all cached needs none of it.
   const progress = createProgress(observe)
+  // Loaded only when it is wanted: a build that is all cached needs none of it.
   const request = isLocal(given)
     ? given
     : await (await import('./fetch/context.ts')).fetchContext(given, store, progress)

@@ -2,29 +2,24 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { execFileSync, spawn } from 'node:child_process'
 import { mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { createServer, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { openRegistry, parseReference } from '../registry/index.ts'
 import { pushImage, type BuildRequest } from '../builder/index.ts'
+import { startWebServer, type WebServer } from './support/http.ts'
 import { openWorkshop, type Built, type Workshop } from './support/build.ts'
 import { freshCommand } from './support/bundle.ts'
 import { startRegistry } from './support/registry.ts'
 
 const command = freshCommand()
 let shop: Workshop
-let server: Server
+let server: WebServer
 let url: string
-const served = new Map<string, Buffer>()
+let served: WebServer['served']
 
 beforeAll(async () => {
   shop = await openWorkshop()
-  server = createServer((request, response) => {
-    const body = served.get(request.url?.split('?')[0] ?? '')
-    response.writeHead(body === undefined ? 404 : 200).end(body)
-  })
-  await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', () => resolve()))
-  url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  server = await startWebServer()
+  ;({ url, served } = server)
   serveRepository('/repo.git', {
     Dockerfile: 'FROM base\nCOPY sub/a /\nRUN cat a\n',
     'sub/a': 'from git\n',
@@ -32,7 +27,7 @@ beforeAll(async () => {
   })
 })
 afterAll(async () => {
-  server.close()
+  server[Symbol.dispose]()
   await shop[Symbol.asyncDispose]()
 })
 

@@ -1,29 +1,24 @@
 /** Build contexts that are no directory: streams, addresses, git. */
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { execFileSync } from 'node:child_process'
-import { createServer, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import { join } from 'node:path'
 import { mkdirSync, readdirSync, readFileSync, statSync, symlinkSync } from 'node:fs'
+import { startWebServer, type WebServer } from './support/http.ts'
 import { openWorkshop, type Workshop } from './support/build.ts'
 
 let shop: Workshop
-let server: Server
+let server: WebServer
 let url: string
-const served = new Map<string, Buffer>()
+let served: WebServer['served']
 
 beforeAll(async () => {
   shop = await openWorkshop()
-  server = createServer((request, response) => {
-    const body = served.get(request.url?.split('?')[0] ?? '')
-    response.writeHead(body === undefined ? 404 : 200).end(body)
-  })
-  await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', () => resolve()))
-  url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  server = await startWebServer()
+  ;({ url, served } = server)
 })
 afterAll(async () => {
-  server.close()
+  server[Symbol.dispose]()
   await shop[Symbol.asyncDispose]()
 })
 

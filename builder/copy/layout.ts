@@ -16,7 +16,7 @@ import {
   type TarOutputEntry,
   type Tree,
 } from '../../cas/index.ts'
-import { find, writeContents, xattrsOf, type Found, type FoundIn } from './source.ts'
+import { find, noXattrs, writeContents, xattrsOf, type Found, type FoundIn } from './source.ts'
 
 export interface Owner {
   readonly uid: number
@@ -69,8 +69,6 @@ interface Planned {
   /** Whose attributes and contents it has, or these. */
   readonly from: Found | Uint8Array | undefined
 }
-
-const noXattrs: ReadonlyMap<string, Buffer> = new Map()
 
 /** `nowNs`: the time of the build; with `clamp` no later time is written. */
 export function createLayout(

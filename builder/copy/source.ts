@@ -42,8 +42,9 @@ export function find(tree: Tree, path: string): Found | undefined {
   return stats && type && { tree, path, type, stats, known: undefined }
 }
 
-const noXattrs: ReadonlyMap<string, Buffer> = new Map()
+export const noXattrs: ReadonlyMap<string, Buffer> = new Map()
 
+/** Those that a layer keeps. */
 export function xattrsOf({ tree, path, known }: Found): ReadonlyMap<string, Buffer> {
   return known?.isPlain === true ? noXattrs : tree.xattrs(path)
 }

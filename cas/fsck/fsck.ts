@@ -6,7 +6,6 @@
  * has uncovered (a layer without one of its contents, an image without one of its layers). What is whole is never given up; what cannot be had back is taken
  * out of the index, with what cannot be without it, so that it can come in anew.
  */
-import { createTurns } from '../store/turns.ts'
 import { recipeDigests } from '../recipe/read.ts'
 import type { Driver } from '../drivers/types.ts'
 import { TbuildError } from '../../errors.ts'
@@ -14,6 +13,7 @@ import type { DiffId } from '../oci.ts'
 import type { StoreContext } from '../store/context.ts'
 import { recipePath } from '../store/paths.ts'
 import type { BlobStore, LayerStore } from '../store/types.ts'
+import { createTurns } from '../store/turns.ts'
 import { checkBlobs } from './blobs.ts'
 import { checkContents, checkDead } from './contents.ts'
 import { checkImages } from './images.ts'

@@ -6,8 +6,6 @@
  * The old index is kept in `lost+found/`; nothing else is moved, and nothing removed. Layers and images that are not whole are recorded as far as they go:
  * `fsck` with `repair`, which is to follow, gets them from elsewhere or takes them out, and says so.
  */
-import { orUnusable } from '../store/open.ts'
-import { createTurns } from '../store/turns.ts'
 import {
   closeSync,
   existsSync,
@@ -39,6 +37,8 @@ import {
   type StorePaths,
 } from '../store/paths.ts'
 import { syncDirectory } from '../store/spool.ts'
+import { orUnusable } from '../store/open.ts'
+import { createTurns } from '../store/turns.ts'
 import { createContentVerifier, digestOfFile } from './bytes.ts'
 import { readImage, recordImage } from './images.ts'
 import { adoptLayer } from './layers.ts'
