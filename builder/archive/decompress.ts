@@ -23,7 +23,9 @@ export interface DecompressOptions {
 const FREE_BYTES = 64 * 1024 * 1024
 /** ... and each byte of it has become so many. deflate ends at 1032, zstd at about 40,000. */
 const MAX_RATIO = 1000
-const CHUNK = 1024 * 1024
+/** What an engine's thread gives at a time, and gets. */
+const CHUNK = 2 * 1024 * 1024
+const BATCH = 1024 * 1024
 /** The longest of the magic numbers. */
 const HEAD = 6
 const USUAL: readonly Codec[] = ['none', 'gzip', 'zstd']
@@ -94,7 +96,7 @@ function run(
   source: AsyncIterable<Uint8Array>,
   what: string,
 ): AsyncGenerator<Buffer> {
-  if (codec === 'gzip') return through(createGunzip({ chunkSize: CHUNK }), source, what)
+  if (codec === 'gzip') return through(createGunzip({ chunkSize: CHUNK }), batched(source), what)
   if (codec === 'zstd') return through(createZstdDecompress({ chunkSize: CHUNK }), cutAtFrames(source), what)
   return throughTool(codec, source, what)
 }
@@ -126,6 +128,21 @@ async function* through(
   } finally {
     engine.destroy()
   }
+}
+
+/** For gzip: in parts that keep the engine's thread busy while this one writes what came out before. */
+async function* batched(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  let parts: Uint8Array[] = []
+  let length = 0
+  for await (const part of source) {
+    parts.push(part)
+    length += part.length
+    if (length < BATCH) continue
+    yield Buffer.concat(parts)
+    parts = []
+    length = 0
+  }
+  if (length > 0) yield Buffer.concat(parts)
 }
 
 const PACKAGES = { xz: 'xz-utils', bzip2: 'bzip2' } as const

@@ -15,7 +15,8 @@ import { formatRecords, RECORD_BYTES } from './sidecar.ts'
 import type { ContentWriter } from './types.ts'
 
 export const FULL: number = 1024 ** 3
-const BUFFER = 4 * 1024 * 1024
+/** Small: what is written comes from the processor's cache, and who decompresses is not kept waiting. */
+const BUFFER = 256 * 1024
 const { O_RDWR, O_CREAT, O_RDONLY, O_DIRECTORY } = constants
 const fsyncLater = promisify(fsync)
 
