@@ -37,6 +37,11 @@ const DEEP_EXCEPTIONS = [
 /** Debian 12's buildah 1.28, with `--format docker`. */
 export const BUILDAH: readonly Reason[] = [
   {
+    cases: ['mount-cache-by-ownership'],
+    lines: /^\/results\/[0-9+]+\/.* entry: - \| file$/,
+    why: 'keeps one cache for an id and shows it to every owner; BuildKit has one for each owner and mode',
+  },
+  {
     lines: /^config\.Hostname: - \| "[0-9a-f]{12}"$/,
     why: 'buildah puts the id of its working container into the config of an image in docker format',
   },
@@ -114,6 +119,11 @@ export const BUILDAH_SAMPLE: readonly string[] = [
 
 /** BuildKit as docker 20.10 has it (2020), with its built-in Dockerfile 1.2. */
 export const DOCKER: readonly Reason[] = [
+  {
+    cases: ['mount-cache-by-ownership'],
+    lines: /^\/cache entry: - \| dir$/,
+    why: 'left the empty directory that a mount was made on; BuildKit takes it away now',
+  },
   {
     lines: /^\/(?!etc )[^ ]+ mtime: 1485449953 \| "build"$/,
     why: 'directories got the time at which they were copied; since 2022 BuildKit gives them the time of their source (tonistiigi/fsutil 139, 140)',
