@@ -32,6 +32,7 @@ import {
   type OpenStoreOptions,
   type Store,
   type Tree,
+  type PruneReport,
 } from '../cas/index.ts'
 import { flock } from '../linux/index.ts'
 import { bytesOf, noise, readLayer, storeLayer } from './support/store-process.ts'
@@ -94,6 +95,11 @@ function contentsOf(tree: Tree, name: string): Buffer {
   } finally {
     closeSync(fd)
   }
+}
+
+/** A hole divides an extent: where the file system had the segment in several already, their list takes one block more, which nobody can tell before. */
+function expectTold(dry: PruneReport, report: PruneReport): void {
+  expect([0, 4096]).toContain(dry.freedBytes - report.freedBytes)
 }
 
 /** As du(1) counts; without the index, which grows by what is written into it. */
@@ -398,7 +404,7 @@ describe('a cap', () => {
     const dry = await withStore((store) => store.prune({ keepBytes: 5 * MB, dryRun: true }))
     const report = await withStore((store) => store.prune({ keepBytes: 5 * MB }))
     expect(report.layers).toEqual(dry.layers)
-    expect(report.freedBytes).toBe(dry.freedBytes)
+    expectTold(dry, report)
     expect(dry.cap?.isKept).toBe(true)
   })
 
