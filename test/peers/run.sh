@@ -1,5 +1,5 @@
 #!/bin/sh
-# All conformance cases beside Debian's buildah, and beside the BuildKit in Debian's docker. `npm run test:peers`: eleven minutes on two busy cores.
+# All conformance cases beside Debian's buildah, and beside the BuildKit in Debian's docker. `npm run test:peers`: four minutes.
 #
 # Where there is no dockerd, Debian's packages of it are unpacked, not installed; all that they write is in one directory and goes with it.
 set -eu
