@@ -30,6 +30,7 @@ export {
   unlinkat,
   type OpenHow,
 } from './files.ts'
+export { Stat, statAt, statOf, type FileType } from './stat.ts'
 export { punchHole } from './allocate.ts'
 export { getXattr, listXattrs, removeXattr, setXattr } from './xattr.ts'
 export { flock, flockWait, type LockKind } from './lock.ts'

@@ -31,21 +31,23 @@ function describeTree(tree: Tree): string[] {
     if (stats === undefined) throw new Error(`no ${path}`)
     const inode = inodes.get(stats.ino) ?? inodes.size
     inodes.set(stats.ino, inode)
-    const { mode, uid, gid, rdev, mtimeNs } = stats
+    const { type, mode, uid, gid, major, minor, mtimeNs } = stats
     // overlayfs shows a directory's own number of links only; of the root the time is the mount's.
-    const links = stats.isDirectory() ? 0n : stats.nlink
-    const size = stats.isFile() ? stats.size : 0n
+    const links = stats.isDirectory() ? 0 : stats.nlink
+    const size = stats.isFile() ? stats.size : 0
     const xattrs = [...tree.xattrs(path)].map(([name, value]) => `${name}=${value.toString('hex')}`)
     const link = stats.isSymbolicLink() ? tree.readlink(path) : ''
     const time = path === '' ? 0n : mtimeNs
     lines.push(
       [
         show(path),
+        type,
         mode.toString(8),
         uid,
         gid,
         links,
-        rdev,
+        major,
+        minor,
         size,
         time,
         stats.isFile() ? inode : '',

@@ -663,27 +663,13 @@ function describeMount(tree: Tree, rootFd: number): string[] {
     const stats = tree.lstat(path)
     // Where nothing is merged, overlayfs lists whiteouts too.
     if (stats === undefined) return
-    const type = stats.isFile()
-      ? 'file'
-      : stats.isDirectory()
-        ? 'directory'
-        : stats.isSymbolicLink()
-          ? 'symlink'
-          : stats.isCharacterDevice()
-            ? 'char'
-            : stats.isBlockDevice()
-              ? 'block'
-              : 'fifo'
+    const { type, major, minor } = stats
     const isDirectory = type === 'directory'
-    const [major, minor] = [
-      (stats.rdev >> 8n) & 0xfffn,
-      (stats.rdev & 0xffn) | ((stats.rdev >> 12n) & 0xfff00n),
-    ]
     lines.push(
       [
         JSON.stringify(path),
         type,
-        (stats.mode & 0o7777n).toString(8),
+        stats.mode.toString(8),
         stats.uid,
         stats.gid,
         isDirectory ? '' : stats.nlink,

@@ -104,9 +104,10 @@ function remembered(tree: Tree): Tree {
       names.set(path, seen)
       return seen
     },
-    xattrs: (path) => {
-      const seen = xattrs.get(path) ?? tree.xattrs(path)
-      xattrs.set(path, seen)
+    xattrs: (file) => {
+      if (typeof file === 'number') return tree.xattrs(file)
+      const seen = xattrs.get(file) ?? tree.xattrs(file)
+      xattrs.set(file, seen)
       return seen
     },
   }

@@ -310,23 +310,22 @@ function planFor(found: Found, options: CopyOptions, copy: number): Planned {
   if (options.mode !== undefined && entry.type !== 'symlink')
     entry.mode = options.mode(entry.mode, entry.type === 'directory')
   const { nlink, dev, ino } = found.stats
-  if (entry.type === 'file' && nlink > 1n) entry.inode = `${copy}:${dev}:${ino}`
+  if (entry.type === 'file' && nlink > 1) entry.inode = `${copy}:${dev}:${ino}`
   return entry
 }
 
 function plan(found: Found): Planned {
   const { type, stats, tree, path } = found
-  const isDevice = type === 'char' || type === 'block'
   return {
     type,
-    mode: Number(stats.mode & 0o7777n),
-    uid: Number(stats.uid),
-    gid: Number(stats.gid),
+    mode: stats.mode,
+    uid: stats.uid,
+    gid: stats.gid,
     mtimeNs: stats.mtimeNs,
-    size: type === 'file' ? Number(stats.size) : 0,
+    size: type === 'file' ? stats.size : 0,
     link: type === 'symlink' ? tree.readlink(path) : undefined,
-    major: isDevice ? Number(((stats.rdev >> 8n) & 0xfffn) | ((stats.rdev >> 32n) & 0xfffff000n)) : 0,
-    minor: isDevice ? Number((stats.rdev & 0xffn) | ((stats.rdev >> 12n) & 0xffffff00n)) : 0,
+    major: stats.major,
+    minor: stats.minor,
     inode: undefined,
     from: found,
   }

@@ -1,7 +1,8 @@
 /** Reading what is to be copied: contents into a layer, and the digest that a cache key needs. */
 import { createHash, hash } from 'node:crypto'
-import { closeSync, fstatSync, type BigIntStats } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
+import { statOf, type Stat } from '../../linux/index.ts'
 import {
   show,
   type Intake,
@@ -15,22 +16,12 @@ import {
 const PART = 1024 * 1024
 const TURN_MS = 20
 
-/** `undefined` for a socket, which has no form in a layer. */
-export function typeOf(stats: BigIntStats): TarEntryType | undefined {
-  if (stats.isFile()) return 'file'
-  if (stats.isDirectory()) return 'directory'
-  if (stats.isSymbolicLink()) return 'symlink'
-  if (stats.isFIFO()) return 'fifo'
-  if (stats.isCharacterDevice()) return 'char'
-  return stats.isBlockDevice() ? 'block' : undefined
-}
-
 /** What a name of a tree is, and was when it was first looked at. */
 export interface Found {
   readonly tree: Tree
   readonly path: string
   readonly type: TarEntryType
-  readonly stats: BigIntStats
+  readonly stats: Stat
   /** Of a file that was digested. */
   readonly known: KnownFile | undefined
 }
@@ -38,8 +29,9 @@ export interface Found {
 /** `undefined` when there is nothing, or nothing that a layer can have. */
 export function find(tree: Tree, path: string): Found | undefined {
   const stats = tree.lstat(path)
-  const type = stats && typeOf(stats)
-  return stats && type && { tree, path, type, stats, known: undefined }
+  // A socket has no form in a layer.
+  if (stats === undefined || stats.type === 'socket') return undefined
+  return { tree, path, type: stats.type, stats, known: undefined }
 }
 
 export const noXattrs: ReadonlyMap<string, Buffer> = new Map()
@@ -54,7 +46,7 @@ export async function writeContents({ tree, path, stats, known }: Found, writer:
   if (known !== undefined && writer.stored(known.digest)) return
   const fd = openUnchanged(tree, path, stats)
   try {
-    const size = Number(stats.size)
+    const size = stats.size
     for (let at = 0; at < size; at += PART) {
       writer.dataFrom(fd, at, Math.min(PART, size - at))
       if (at > 0) await writer.breathe()
@@ -64,9 +56,9 @@ export async function writeContents({ tree, path, stats, known }: Found, writer:
   }
 }
 
-function openUnchanged(tree: Tree, path: string, seen: BigIntStats): number {
+function openUnchanged(tree: Tree, path: string, seen: Stat): number {
   const fd = tree.open(path)
-  const now = fstatSync(fd, { bigint: true })
+  const now = statOf(fd)
   if (
     now.ino === seen.ino &&
     now.size === seen.size &&
@@ -148,13 +140,13 @@ function line(found: Found, relative: string, owners: boolean, inodes: Map<strin
   const { tree, path, type, stats, known } = found
   // Of the top directory only what is in it is copied.
   if (relative === '' && type === 'directory') return 'directory'
-  const fields: unknown[] = [type, relative, Number(stats.mode & 0o7777n)]
-  if (owners) fields.push(Number(stats.uid), Number(stats.gid))
-  if (known !== undefined) fields.push(Number(stats.size), known.digest.toString('hex'))
+  const fields: unknown[] = [type, relative, stats.mode]
+  if (owners) fields.push(stats.uid, stats.gid)
+  if (known !== undefined) fields.push(stats.size, known.digest.toString('hex'))
   if (type === 'symlink') fields.push(tree.readlink(path))
-  if (type === 'char' || type === 'block') fields.push(String(stats.rdev))
+  if (type === 'char' || type === 'block') fields.push(`${stats.major}:${stats.minor}`)
   for (const [name, value] of xattrsOf(found)) fields.push(name, value.toString('base64'))
-  if (type === 'file' && stats.nlink > 1n) {
+  if (type === 'file' && stats.nlink > 1) {
     // Which names are one file, not which inode it is.
     const inode = `${stats.dev}:${stats.ino}`
     const number = inodes.get(inode) ?? inodes.size
@@ -170,16 +162,14 @@ function lookAt(found: Found, options: DigestOptions): KnownFile {
   const known = options.statCache?.find(found.stats)
   if (known !== undefined) return known
   const { tree, path, stats } = found
-  const file = { digest: digestFile(found, options), isPlain: tree.xattrs(path).size === 0 }
-  options.statCache?.remember(stats, file)
-  return file
-}
-
-function digestFile({ tree, path, stats }: Found, options: DigestOptions): Buffer {
-  if (stats.size === 0n) return EMPTY
   const fd = openUnchanged(tree, path, stats)
   try {
-    return options.intake().take(fd, Number(stats.size))
+    const file = {
+      digest: stats.size === 0 ? EMPTY : options.intake().take(fd, stats.size),
+      isPlain: tree.xattrs(fd).size === 0,
+    }
+    options.statCache?.remember(stats, file)
+    return file
   } finally {
     closeSync(fd)
   }

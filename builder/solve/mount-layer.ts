@@ -44,8 +44,8 @@ export async function fillDirectory(
   )
   await unpack(context, layer, directory)
   if (selected?.path === '') return
-  if (taking.source.kind !== 'context') chownSync(directory, Number(stats.uid), Number(stats.gid))
-  chmodSync(directory, Number(stats.mode & 0o7777n))
+  if (taking.source.kind !== 'context') chownSync(directory, stats.uid, stats.gid)
+  chmodSync(directory, stats.mode)
 }
 
 async function write(

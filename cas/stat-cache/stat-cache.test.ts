@@ -3,19 +3,19 @@ import { execFileSync } from 'node:child_process'
 import { hash } from 'node:crypto'
 import {
   linkSync,
-  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   utimesSync,
   writeFileSync,
-  type BigIntStats,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { AT_FDCWD, statAt, type Stat } from '../../linux/index.ts'
 import { openStatCache } from './stat-cache.ts'
 
 let scratch: string
@@ -30,7 +30,11 @@ beforeEach(() => {
   mkdirSync(caches)
 })
 
-const look = (path: string): BigIntStats => lstatSync(path, { bigint: true })
+const look = (path: string): Stat => {
+  const stats = statAt(AT_FDCWD, path)
+  if (stats === undefined) throw new Error(`no ${path}`)
+  return stats
+}
 const digestOf = (path: string): Buffer => hash('sha256', readFileSync(path), 'buffer')
 
 /** As if it had been written that long ago: its change time cannot be set, so the clock of the cache's file system is what is waited for. */
@@ -76,7 +80,7 @@ test('an edit in the second of the scan is seen, of the same size and with its t
   expect(scan([path])).toEqual([path])
   await settle()
   scan([path])
-  const { mtimeMs } = lstatSync(path)
+  const { mtimeMs } = statSync(path)
   writeFileSync(path, 'two')
   utimesSync(path, mtimeMs / 1000, mtimeMs / 1000)
   expect(scan([path])).toEqual([path])

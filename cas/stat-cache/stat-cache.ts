@@ -20,14 +20,14 @@ import {
   renameSync,
   rmSync,
   writeSync,
-  type BigIntStats,
 } from 'node:fs'
 import { hash, randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
-import { isErrno } from '../../linux/index.ts'
+import { isErrno, type Stat } from '../../linux/index.ts'
 import type { StatCache } from '../store/types.ts'
 
+const EMPTY = Buffer.alloc(0)
 const MAGIC = Buffer.from('tbuild stat 1\n\0\0')
 const RECORD = 80
 const FLAGS_AT = 40
@@ -87,52 +87,53 @@ export function openStatCache(directory: string, context: string): StatCache {
 interface Index {
   readonly records: Buffer
   /** Where the record of exactly this file begins. */
-  find(stats: BigIntStats): number | undefined
+  find(stats: Stat): number | undefined
 }
+
+/** Of 4 bytes each: of a record, and of what tells whether a file is unchanged. */
+const WORDS = RECORD / 4
+const KEY_WORDS = FLAGS_AT / 4
+const DEVICE_AND_INODE = 4
 
 /** Open addressing by inode. Of two records of one inode the later counts. */
 function index(records: Buffer): Index {
   const count = records.length / RECORD
+  const words = new Uint32Array(records.buffer, records.byteOffset, count * WORDS)
   const mask = 2 ** Math.ceil(Math.log2(count * 2 + 2)) - 1
-  const table = new Int32Array(mask + 1)
-  const slotOf = (inode: bigint, from: number): number => {
-    let slot = Math.imul(Number(inode & 0xffff_ffffn), 0x9e3779b1) & mask
+  const table = new Uint32Array(mask + 1)
+  /** The slot whose record begins with the same words as `key`, or the free one. */
+  const slotOf = (key: Uint32Array, from: number, length: number): number => {
+    let slot = Math.imul(key[from + 2] ?? 0, 0x9e3779b1) & mask
     for (; table[slot] !== 0; slot = (slot + 1) & mask) {
-      const at = ((table[slot] ?? 0) - 1) * RECORD
-      if (
-        records.readBigUInt64LE(at + 8) === inode &&
-        records.readBigUInt64LE(at) === records.readBigUInt64LE(from)
-      )
-        break
+      const at = ((table[slot] ?? 0) - 1) * WORDS
+      let same = 0
+      while (same < length && words[at + same] === key[from + same]) same++
+      if (same === length) break
     }
     return slot
   }
-  for (let i = 0; i < count; i++) table[slotOf(records.readBigUInt64LE(i * RECORD + 8), i * RECORD)] = i + 1
+  for (let i = 0; i < count; i++) table[slotOf(words, i * WORDS, DEVICE_AND_INODE)] = i + 1
   return {
     records,
     find: (stats) => {
       if (count === 0) return undefined
       encode(wanted, stats)
-      let slot = Math.imul(Number(stats.ino & 0xffff_ffffn), 0x9e3779b1) & mask
-      for (; table[slot] !== 0; slot = (slot + 1) & mask) {
-        const at = ((table[slot] ?? 0) - 1) * RECORD
-        if (records.compare(wanted, 0, FLAGS_AT, at, at + FLAGS_AT) === 0) return at
-      }
-      return undefined
+      const found = table[slotOf(wantedWords, 0, KEY_WORDS)] ?? 0
+      return found === 0 ? undefined : (found - 1) * RECORD
     },
   }
 }
 
-const EMPTY = Buffer.alloc(0)
+const wantedWords = new Uint32Array(KEY_WORDS)
+const wanted = Buffer.from(wantedWords.buffer)
 
-const wanted = Buffer.alloc(FLAGS_AT)
-
-function encode(record: Buffer, stats: BigIntStats): void {
-  record.writeBigUInt64LE(BigInt.asUintN(64, stats.dev), 0)
-  record.writeBigUInt64LE(BigInt.asUintN(64, stats.ino), 8)
-  record.writeBigUInt64LE(stats.size, 16)
-  record.writeBigInt64LE(stats.mtimeNs, 24)
-  record.writeBigInt64LE(stats.ctimeNs, 32)
+function encode(record: Buffer, { dev, ino, size, mtimeNs, ctimeNs }: Stat): void {
+  const fields = new BigUint64Array(record.buffer, record.byteOffset, FLAGS_AT / 8)
+  fields[0] = BigInt(dev)
+  fields[1] = ino
+  fields[2] = BigInt(size)
+  fields[3] = BigInt.asUintN(64, mtimeNs)
+  fields[4] = BigInt.asUintN(64, ctimeNs)
 }
 
 /** The records; none when the file is missing or not whole. */

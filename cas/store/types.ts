@@ -7,7 +7,7 @@
  * from the moment the contents are fixed; `stored` resolves when the ingest is durable. Layers are stacked into a *root*, a
  * detached overlay mount known by descriptor only.
  */
-import type { BigIntStats } from 'node:fs'
+import type { Stat } from '../../linux/index.ts'
 import type { FsckOptions, FsckReport } from '../fsck/types.ts'
 import type { Ledger } from '../ledger/index.ts'
 import type { TarOutputEntry } from '../tar/index.ts'
@@ -273,9 +273,9 @@ export interface KnownFile {
 /** Digests of files of a directory that is built from: see `cas/stat-cache`. */
 export interface StatCache {
   /** Of a file that is unchanged since it was remembered. A view, valid until `save`. */
-  find(stats: BigIntStats): KnownFile | undefined
+  find(stats: Stat): KnownFile | undefined
   /** `stats` as they were before and after the file was read. */
-  remember(stats: BigIntStats, file: KnownFile): void
+  remember(stats: Stat, file: KnownFile): void
   save(): void
 }
 

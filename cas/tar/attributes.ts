@@ -17,9 +17,9 @@ export interface Attributes {
 
 const none: Attributes = { layer: noXattrs, overlay: [] }
 
-/** Of the name itself. `overlayPrefix` is `trusted.overlay.`, or `user.overlay.` on mounts with `userxattr`. */
-export function readAttributes(path: string | Buffer, overlayPrefix: string): Attributes {
-  const names = listXattrs(path)
+/** Of an open file, or of a name itself. `overlayPrefix` is `trusted.overlay.`, or `user.overlay.` on mounts with `userxattr`. */
+export function readAttributes(file: string | Buffer | number, overlayPrefix: string): Attributes {
+  const names = listXattrs(file)
   if (names.length === 0) return none
   const layer = new Map<string, Buffer>()
   const overlay: string[] = []
@@ -27,7 +27,7 @@ export function readAttributes(path: string | Buffer, overlayPrefix: string): At
     if (name.startsWith(overlayPrefix)) {
       overlay.push(name.slice(overlayPrefix.length))
     } else if (belongsInLayer(name)) {
-      const value = getXattr(path, name)
+      const value = getXattr(file, name)
       if (value !== undefined) layer.set(name, value)
     }
   }

@@ -1,5 +1,5 @@
 /** Is what overlayfs copied up still what the lower layers have? */
-import { closeSync, constants, openSync, readSync, type BigIntStats } from 'node:fs'
+import { closeSync, constants, openSync, readSync } from 'node:fs'
 import {
   isErrno,
   O_PATH,
@@ -7,6 +7,7 @@ import {
   readlinkat,
   RESOLVE_BENEATH,
   RESOLVE_NO_SYMLINKS,
+  type Stat,
 } from '../../linux/index.ts'
 import { readAttributes, sameAttributes } from './attributes.ts'
 import { inDirectory, pathOf } from './names.ts'
@@ -33,23 +34,25 @@ export function openLower(rootFd: number, path: string): number | undefined {
 }
 
 /** lstat in the lower directory; a whiteout (in the directory of a single layer) is nothing. */
-export function lstatLower(lowerFd: number | undefined, name: string): BigIntStats | undefined {
+export function lstatLower(lowerFd: number | undefined, name: string): Stat | undefined {
   const stats = lowerFd === undefined ? undefined : lstatAt(lowerFd, name)
   return stats === undefined || isWhiteoutDevice(stats) ? undefined : stats
 }
 
 /** Type, mode, owner, attributes, and device numbers; not times. */
 export function sameMetadata(
-  upper: BigIntStats,
-  lower: BigIntStats,
+  upper: Stat,
+  lower: Stat,
   attributes: ReadonlyMap<string, Buffer>,
   lowerPath: string | Buffer,
 ): boolean {
   return (
+    upper.type === lower.type &&
     upper.mode === lower.mode &&
     upper.uid === lower.uid &&
     upper.gid === lower.gid &&
-    upper.rdev === lower.rdev &&
+    upper.major === lower.major &&
+    upper.minor === lower.minor &&
     sameAttributes(attributes, readAttributes(lowerPath, 'trusted.overlay.').layer)
   )
 }
@@ -58,7 +61,7 @@ export function sameMetadata(
 export function isUnchanged(
   upperFd: number,
   name: string,
-  upper: BigIntStats,
+  upper: Stat,
   attributes: ReadonlyMap<string, Buffer>,
   lowerFd: number | undefined,
 ): boolean {

@@ -2,8 +2,8 @@
  * A directory tree into a tar of the canonical form (writer.ts): depth first, the names of each directory in the order of their bytes,
  * a directory before what is in it. Of an overlayfs upper only what differs from the lower layers is written: see `packUpper`.
  */
-import { closeSync, constants, fstatSync, openSync, type BigIntStats } from 'node:fs'
-import { getXattr, isErrno, nextData, nextHole, readlinkat } from '../../linux/index.ts'
+import { closeSync, constants, openSync } from 'node:fs'
+import { getXattr, isErrno, nextData, nextHole, readlinkat, statOf, type Stat } from '../../linux/index.ts'
 import { readAttributes } from './attributes.ts'
 import {
   noXattrs,
@@ -179,12 +179,12 @@ class Packer {
       this.#emitWhiteout(frame, name)
       return
     }
-    if (stats.isSocket()) {
+    if (stats.type === 'socket') {
       this.#count.skippedSockets++
       return
     }
     const { layer, overlay } = this.#attributes(fd, name)
-    if (overlay.includes('whiteout') && stats.isFile() && stats.size === 0n) {
+    if (overlay.includes('whiteout') && stats.isFile() && stats.size === 0) {
       this.#emitWhiteout(frame, name)
       return
     }
@@ -209,8 +209,8 @@ class Packer {
   }
 
   /** Several names for one inode are news to the lower layers even when nothing else is. */
-  #needsEntry(frame: Frame, name: string, stats: BigIntStats, layer: ReadonlyMap<string, Buffer>): boolean {
-    if (!frame.hasLower || stats.nlink > 1n) return true
+  #needsEntry(frame: Frame, name: string, stats: Stat, layer: ReadonlyMap<string, Buffer>): boolean {
+    if (!frame.hasLower || stats.nlink > 1) return true
     return !isUnchanged(this.#fdOf(frame), name, stats, layer, this.#lowerFdOf(frame))
   }
 
@@ -218,7 +218,7 @@ class Packer {
     frame: Frame,
     name: string,
     path: string,
-    stats: BigIntStats,
+    stats: Stat,
     layer: ReadonlyMap<string, Buffer>,
     overlay: readonly string[],
   ): void {
@@ -251,14 +251,14 @@ class Packer {
     fd: number,
     name: string,
     path: string,
-    stats: BigIntStats,
+    stats: Stat,
     layer: ReadonlyMap<string, Buffer>,
   ): Promise<void> {
-    if (stats.nlink > 1n) {
+    if (stats.nlink > 1) {
       const inode = `${stats.dev}:${stats.ino}`
       const first = this.#links.get(inode)
       if (first !== undefined) {
-        this.#emit({ ...this.#describe(stats, 'hardlink', path, noXattrs), link: first, major: 0, minor: 0 })
+        this.#emit({ ...this.#describe(stats, 'hardlink', path, noXattrs), link: first })
         return
       }
       this.#links.set(inode, path)
@@ -268,9 +268,8 @@ class Packer {
     } else if (stats.isSymbolicLink()) {
       const link = readlinkat(fd, pathOf(name)).toString('latin1')
       this.#emit({ ...this.#describe(stats, 'symlink', path, layer), link })
-    } else {
-      const type = stats.isFIFO() ? 'fifo' : stats.isCharacterDevice() ? 'char' : 'block'
-      this.#emit(this.#describe(stats, type, path, layer))
+    } else if (stats.type !== 'socket') {
+      this.#emit(this.#describe(stats, stats.type, path, layer))
     }
   }
 
@@ -278,12 +277,12 @@ class Packer {
     dirFd: number,
     name: string,
     path: string,
-    stats: BigIntStats,
+    stats: Stat,
     layer: ReadonlyMap<string, Buffer>,
   ): Promise<void> {
     const fd = openSync(inDirectory(dirFd, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
     try {
-      const now = fstatSync(fd)
+      const now = statOf(fd)
       if (!now.isFile()) throw tarError('TAR_FILE_CHANGED', 'it is no longer a file', { name: path })
       const { size } = now
       this.#emit({ ...this.#describe(stats, 'file', path, layer), size })
@@ -336,23 +335,22 @@ class Packer {
   }
 
   #describe(
-    stats: BigIntStats,
+    stats: Stat,
     type: TarEntryType,
     path: string,
     xattrs: ReadonlyMap<string, Buffer>,
   ): TarOutputEntry {
     const clamp = this.#options.clampMtimeNs
-    const isDevice = type === 'char' || type === 'block'
     return {
       type,
       path,
-      mode: Number(stats.mode & 0o7777n),
-      uid: Number(stats.uid),
-      gid: Number(stats.gid),
+      mode: stats.mode,
+      uid: stats.uid,
+      gid: stats.gid,
       size: 0,
       mtimeNs: clamp !== undefined && stats.mtimeNs > clamp ? clamp : stats.mtimeNs,
-      major: isDevice ? Number(((stats.rdev >> 8n) & 0xfffn) | ((stats.rdev >> 32n) & 0xfffff000n)) : 0,
-      minor: isDevice ? Number((stats.rdev & 0xffn) | ((stats.rdev >> 12n) & 0xffffff00n)) : 0,
+      major: stats.major,
+      minor: stats.minor,
       xattrs,
     }
   }

@@ -2,9 +2,17 @@
  * Walking a tree by descriptor. Names are byte strings. Nothing here follows a symlink out of the tree: directories are opened by
  * openat2(2) below the root's descriptor, and the last component of a name is never followed.
  */
-import { closeSync, constants, lstatSync, readdirSync, type BigIntStats } from 'node:fs'
-import { isErrno, openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, unlinkat } from '../../linux/index.ts'
-import { inDirectory, pathOf } from './names.ts'
+import { closeSync, constants, readdirSync } from 'node:fs'
+import {
+  isErrno,
+  openat2,
+  RESOLVE_BENEATH,
+  RESOLVE_NO_SYMLINKS,
+  statAt,
+  unlinkat,
+  type Stat,
+} from '../../linux/index.ts'
+import { pathOf } from './names.ts'
 
 const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW } = constants
 
@@ -24,13 +32,13 @@ export function listDirectory(fd: number): string[] {
 }
 
 /** lstat(2) of a name in a directory; `undefined` when it is not there. */
-export function lstatAt(fd: number, name: string): BigIntStats | undefined {
-  return lstatSync(inDirectory(fd, name), { bigint: true, throwIfNoEntry: false })
+export function lstatAt(fd: number, name: string): Stat | undefined {
+  return statAt(fd, pathOf(name))
 }
 
 /** A 0/0 character device: how overlayfs marks a deleted name. */
-export function isWhiteoutDevice(stats: BigIntStats): boolean {
-  return stats.isCharacterDevice() && stats.rdev === 0n
+export function isWhiteoutDevice({ type, major, minor }: Stat): boolean {
+  return type === 'char' && major === 0 && minor === 0
 }
 
 /**

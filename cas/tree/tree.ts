@@ -3,9 +3,9 @@
  * leading `/`; '' is the root. Nothing leads out of the tree: directories are opened by openat2(2) below the root's descriptor,
  * symlinks are followed by hand, inside.
  */
-import { closeSync, constants, type BigIntStats } from 'node:fs'
+import { closeSync, constants } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
-import { isErrno, openat2, readlinkat } from '../../linux/index.ts'
+import { isErrno, openat2, readlinkat, type Stat } from '../../linux/index.ts'
 import { readAttributes } from '../tar/attributes.ts'
 import { inDirectory, pathOf } from '../tar/names.ts'
 import { listDirectory, lstatAt, openDirectory } from '../tar/tree.ts'
@@ -18,14 +18,14 @@ const MOST_SYMLINKS = 40
 
 export interface Tree extends Disposable {
   /** lstat(2); `undefined` when there is nothing, or something on the way is no directory. */
-  lstat(path: string): BigIntStats | undefined
+  lstat(path: string): Stat | undefined
   /** Names in the order of their bytes. */
   list(path: string): readonly string[]
   readlink(path: string): string
   /** A regular file, for reading; the caller closes it. */
   open(path: string): number
-  /** What a layer keeps: user.*, file capabilities, ACLs. */
-  xattrs(path: string): ReadonlyMap<string, Buffer>
+  /** What a layer keeps: user.*, file capabilities, ACLs. Quicker of a file that is open. */
+  xattrs(file: string | number): ReadonlyMap<string, Buffer>
 }
 
 /** `rootFd` stays the caller's. */
@@ -72,8 +72,9 @@ export function openTree(rootFd: number): Tree {
       // Half the time of Node's open by /proc/self/fd/N/name.
       return openat2(fd, pathOf(name), { flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK })
     },
-    xattrs: (path) => {
-      const [fd, name] = place(path)
+    xattrs: (file) => {
+      if (typeof file === 'number') return readAttributes(file, 'trusted.overlay.').layer
+      const [fd, name] = place(file)
       return readAttributes(inDirectory(fd, name), 'trusted.overlay.').layer
     },
     [Symbol.dispose]: () => {

@@ -13,7 +13,6 @@ import {
   unlinkSync,
   utimesSync,
   writeSync,
-  type BigIntStats,
 } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
 import {
@@ -26,6 +25,7 @@ import {
   type Tree,
 } from '../../cas/index.ts'
 import { TbuildError } from '../../errors.ts'
+import type { Stat } from '../../linux/index.ts'
 
 /** What could not be written: devices, pipes and sockets. */
 export interface Written {
@@ -111,7 +111,7 @@ function clear(path: Buffer, isDirectory: boolean): boolean {
   )
 }
 
-function copyFile(tree: Tree, from: string, stats: BigIntStats, target: Buffer): void {
+function copyFile(tree: Tree, from: string, stats: Stat, target: Buffer): void {
   const source = tree.open(from)
   try {
     const fd = openSync(target, 'wx', 0o600)
@@ -131,12 +131,12 @@ function copyFile(tree: Tree, from: string, stats: BigIntStats, target: Buffer):
   }
 }
 
-function modeOf({ mode }: BigIntStats): number {
-  return Number(mode & 0o1777n)
+function modeOf({ mode }: Stat): number {
+  return mode & 0o1777
 }
 
 /** Access and modification, in seconds. */
-function timesOf({ mtimeNs }: BigIntStats): [number, number] {
+function timesOf({ mtimeNs }: Stat): [number, number] {
   const seconds = Number(mtimeNs) / 1e9
   return [seconds, seconds]
 }
@@ -148,25 +148,25 @@ async function writeEntries(tree: Tree, writer: LayerWriter): Promise<void> {
     for (const name of tree.list(directory)) {
       const path = directory === '' ? name : `${directory}/${name}`
       const stats = tree.lstat(path)
-      const type = stats === undefined ? undefined : typeOf(stats)
-      if (stats === undefined || type === undefined) continue
+      // Sockets have no form in a tar.
+      if (stats === undefined || stats.type === 'socket') continue
+      const { type } = stats
       const inode = `${stats.dev}:${stats.ino}`
-      const first = type === 'file' && stats.nlink > 1n ? links.get(inode) : undefined
-      if (type === 'file' && stats.nlink > 1n) links.set(inode, first ?? path)
-      const isDevice = type === 'char' || type === 'block'
-      const size = type === 'file' && first === undefined ? Number(stats.size) : 0
+      const first = type === 'file' && stats.nlink > 1 ? links.get(inode) : undefined
+      if (type === 'file' && stats.nlink > 1) links.set(inode, first ?? path)
+      const size = type === 'file' && first === undefined ? stats.size : 0
       writer.entry({
         type: first === undefined ? type : 'hardlink',
         path: Buffer.from(path, 'latin1'),
         ...(first !== undefined && { link: Buffer.from(first, 'latin1') }),
         ...(type === 'symlink' && { link: Buffer.from(tree.readlink(path), 'latin1') }),
-        mode: Number(stats.mode & 0o7777n),
-        uid: Number(stats.uid),
-        gid: Number(stats.gid),
+        mode: stats.mode,
+        uid: stats.uid,
+        gid: stats.gid,
         size,
         mtimeNs: stats.mtimeNs,
-        major: isDevice ? majorOf(stats.rdev) : 0,
-        minor: isDevice ? minorOf(stats.rdev) : 0,
+        major: stats.major,
+        minor: stats.minor,
         xattrs: first === undefined ? tree.xattrs(path) : new Map(),
       })
       if (size > 0) {
@@ -182,22 +182,4 @@ async function writeEntries(tree: Tree, writer: LayerWriter): Promise<void> {
     }
   }
   await walk('')
-}
-
-/** Sockets have no form in a tar. */
-function typeOf(stats: BigIntStats) {
-  if (stats.isFile()) return 'file'
-  if (stats.isDirectory()) return 'directory'
-  if (stats.isSymbolicLink()) return 'symlink'
-  if (stats.isFIFO()) return 'fifo'
-  if (stats.isCharacterDevice()) return 'char'
-  return stats.isBlockDevice() ? 'block' : undefined
-}
-
-/** makedev(3). */
-function majorOf(device: bigint): number {
-  return Number(((device >> 8n) & 0xfffn) | ((device >> 32n) & 0xfffff000n))
-}
-function minorOf(device: bigint): number {
-  return Number((device & 0xffn) | ((device >> 12n) & 0xffffff00n))
 }

@@ -254,7 +254,7 @@ export async function entriesOf(store: Store, image: Image | undefined): Promise
     const name = `/${show(path)}`
     const entry = describe(tree, path, stats)
     entries.set(name, entry)
-    if (stats.isFile() && stats.nlink > 1n) links.set(stats.ino, [...(links.get(stats.ino) ?? []), name])
+    if (stats.isFile() && stats.nlink > 1) links.set(stats.ino, [...(links.get(stats.ino) ?? []), name])
     if (stats.isDirectory())
       for (const child of tree.list(path)) walk(path === '' ? child : `${path}/${child}`)
   }
@@ -271,9 +271,9 @@ export async function entriesOf(store: Store, image: Image | undefined): Promise
 
 function describe(tree: Tree, path: string, stats: NonNullable<ReturnType<Tree['lstat']>>): Entry {
   const common = {
-    mode: (Number(stats.mode) & 0o7777).toString(8).padStart(4, '0'),
-    uid: Number(stats.uid),
-    gid: Number(stats.gid),
+    mode: stats.mode.toString(8).padStart(4, '0'),
+    uid: stats.uid,
+    gid: stats.gid,
     mtime: Number(stats.mtimeNs / 1_000_000_000n),
   }
   const xattrs = Object.fromEntries([...tree.xattrs(path)].map(([name, value]) => [name, value.toString()]))
@@ -282,10 +282,10 @@ function describe(tree: Tree, path: string, stats: NonNullable<ReturnType<Tree['
   if (stats.isSymbolicLink())
     return { type: 'symlink', ...common, target: show(tree.readlink(path)), ...more }
   if (!stats.isFile())
-    return { type: stats.isFIFO() ? 'fifo' : stats.isBlockDevice() ? 'block' : 'char', ...common }
+    return { type: stats.type, ...common }
   const fd = tree.open(path)
   try {
-    const contents = Buffer.alloc(Number(stats.size))
+    const contents = Buffer.alloc(stats.size)
     readSync(fd, contents, 0, contents.length, 0)
     const sha256 = createHash('sha256').update(contents).digest('hex')
     return { type: 'file', ...common, size: contents.length, sha256, ...more }
