@@ -99,7 +99,7 @@ function getBuiltin(name: string): string {
 
 const { outputFiles } = await esbuild({
   absWorkingDir: root,
-  entryPoints: { tbuild: 'cli/index.ts' },
+  entryPoints: { tbuild: 'cli/index.ts', 'hash-thread': 'cas/hashing/worker.ts' },
   outdir: dist,
   write: false,
   bundle: true,

@@ -81,6 +81,7 @@ export {
   resolveInTree,
   show,
   type Resolved,
+  type Stat,
   type Tree,
   type Walkable,
 } from './tree/tree.ts'

@@ -510,8 +510,7 @@ describe('by itself', () => {
     writeFileSync(file, wanted)
     const fd = openSync(file, 'r')
     const intake = store.layers.intake()
-    const digest = intake.take(fd, wanted.length)
-    closeSync(fd)
+    const { digest } = intake.take(fd, wanted.length)
     rmSync(file)
     // Its layer goes, and all its contents are unrecorded; one of them an ingest has found before.
     const report = await withStore((other) => other.collectIfDue(1))

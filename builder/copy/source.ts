@@ -2,9 +2,9 @@
 import { createHash, hash } from 'node:crypto'
 import { closeSync } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
-import { statOf, type Stat } from '../../linux/index.ts'
 import {
   show,
+  type Stat,
   type Intake,
   type KnownFile,
   type LayerWriter,
@@ -58,7 +58,7 @@ export async function writeContents({ tree, path, stats, known }: Found, writer:
 
 function openUnchanged(tree: Tree, path: string, seen: Stat): number {
   const fd = tree.open(path)
-  const now = statOf(fd)
+  const now = tree.stat(fd)
   if (
     now.ino === seen.ino &&
     now.size === seen.size &&
@@ -100,26 +100,20 @@ export async function digestSources(
   sources: readonly { readonly tree: Tree; readonly path: string; readonly name: string }[],
   options: DigestOptions,
 ): Promise<SourceDigest> {
-  const found = new Map<Tree, Map<string, Found>>()
-  const all = createHash('sha256')
-  const inodes = new Map<string, number>()
+  const walked: Seen[][] = []
   let last = performance.now()
-  for (const source of sources) {
-    all.update(`source ${JSON.stringify(source.name)}\n`)
-    const paths = found.get(source.tree) ?? new Map<string, Found>()
-    found.set(source.tree, paths)
-    const pending: { path: string; relative: string }[] = [{ path: source.path, relative: '' }]
+  for (const { tree, path: top } of sources) {
+    const seen: Seen[] = []
+    walked.push(seen)
+    const pending: { path: string; relative: string }[] = [{ path: top, relative: '' }]
     for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
       const { path, relative } = next
-      const seen = find(source.tree, path)
-      if (seen === undefined) continue
-      const { type } = seen
-      if (relative !== '' && options.excludes?.(relative, type === 'directory') === true) continue
-      const entry = type === 'file' ? { ...seen, known: lookAt(seen, options) } : seen
-      paths.set(path, entry)
-      all.update(`${line(entry, relative, options.owners, inodes)}\n`)
-      if (type === 'directory') {
-        for (const name of source.tree.list(path).toReversed()) {
+      const found = find(tree, path)
+      if (found === undefined) continue
+      if (relative !== '' && options.excludes?.(relative, found.type === 'directory') === true) continue
+      seen.push({ found, relative, file: found.type === 'file' ? lookAt(found, options) : undefined })
+      if (found.type === 'directory') {
+        for (const name of tree.list(path).toReversed()) {
           pending.push({
             path: path === '' ? name : `${path}/${name}`,
             relative: relative === '' ? name : `${relative}/${name}`,
@@ -133,7 +127,31 @@ export async function digestSources(
       }
     }
   }
+  // Only now: many files are read at a time.
+  const all = createHash('sha256')
+  const inodes = new Map<string, number>()
+  const found = new Map<Tree, Map<string, Found>>()
+  for (const [i, { tree, name }] of sources.entries()) {
+    all.update(`source ${JSON.stringify(name)}\n`)
+    const paths = found.get(tree) ?? new Map<string, Found>()
+    found.set(tree, paths)
+    for (const { found: entry, relative, file } of walked[i] ?? []) {
+      const known = file && { digest: file.digest, isPlain: file.isPlain }
+      if (known !== undefined && file?.isNew === true) options.statCache?.remember(entry.stats, known)
+      const whole = { ...entry, known }
+      paths.set(entry.path, whole)
+      all.update(`${line(whole, relative, options.owners, inodes)}\n`)
+    }
+  }
   return { digest: `sha256:${all.digest('hex')}`, found }
+}
+
+interface Seen {
+  readonly found: Found
+  /** To the source. */
+  readonly relative: string
+  /** Its `digest` may wait for the file to be read. */
+  readonly file: (KnownFile & { readonly isNew?: boolean }) | undefined
 }
 
 function line(found: Found, relative: string, owners: boolean, inodes: Map<string, number>): string {
@@ -158,19 +176,28 @@ function line(found: Found, relative: string, owners: boolean, inodes: Map<strin
 
 const EMPTY = hash('sha256', '', 'buffer')
 
-function lookAt(found: Found, options: DigestOptions): KnownFile {
+function lookAt(found: Found, options: DigestOptions): Seen['file'] {
   const known = options.statCache?.find(found.stats)
   if (known !== undefined) return known
   const { tree, path, stats } = found
   const fd = openUnchanged(tree, path, stats)
+  let isPlain: boolean
   try {
-    const file = {
-      digest: stats.size === 0 ? EMPTY : options.intake().take(fd, stats.size),
-      isPlain: tree.xattrs(fd).size === 0,
-    }
-    options.statCache?.remember(stats, file)
-    return file
-  } finally {
+    isPlain = tree.xattrs(fd).size === 0
+  } catch (error) {
     closeSync(fd)
+    throw error
+  }
+  if (stats.size === 0) {
+    closeSync(fd)
+    return { digest: EMPTY, isPlain, isNew: true }
+  }
+  const taken = options.intake().take(fd, stats.size)
+  return {
+    get digest() {
+      return taken.digest
+    },
+    isPlain,
+    isNew: true,
   }
 }

@@ -148,25 +148,26 @@ export function createObjectWriter(context: StoreContext): ContentWriter {
     else readWhole(pathOf(number), offset, into)
   }
 
+  const append = (bytes: Uint8Array): void => {
+    for (let at = 0; at < bytes.length;) {
+      if (filled === BUFFER) spill()
+      const part = bytes.subarray(at, at + BUFFER - filled)
+      buffer.set(part, filled)
+      filled += part.length
+      at += part.length
+    }
+  }
+
   return {
     list,
     begin: forget,
-    append: (bytes) => {
-      for (let at = 0; at < bytes.length;) {
-        if (filled === BUFFER) spill()
-        const part = bytes.subarray(at, at + BUFFER - filled)
-        buffer.set(part, filled)
-        filled += part.length
-        at += part.length
-      }
-    },
-    appendFrom: (fd, position, length, tee) => {
+    append,
+    appendFrom: (fd, position, length) => {
       let read = 0
       while (read < length) {
         if (filled === BUFFER) spill()
         const count = readSync(fd, buffer, filled, Math.min(length - read, BUFFER - filled), position + read)
         if (count === 0) break
-        tee?.(buffer.subarray(filled, filled + count))
         filled += count
         read += count
       }
@@ -183,7 +184,16 @@ export function createObjectWriter(context: StoreContext): ContentWriter {
       forget()
       return number
     },
+    put: (digest, bytes) => {
+      const there = find(digest)
+      if (there !== undefined) return there
+      append(bytes)
+      const number = keep(Buffer.from(digest))
+      forget()
+      return number
+    },
     find,
+    isOwn: (content) => temporary.has(content),
     flush: () => {},
     reader: {
       read: readAt,

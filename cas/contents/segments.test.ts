@@ -75,10 +75,8 @@ describe('contents', () => {
     using writer = createSegmentWriter(paths, db)
     const fd = openSync(path, 'r')
     writer.begin()
-    const seen: Buffer[] = []
-    expect(writer.appendFrom(fd, 0, 6_000_000, (part) => seen.push(Buffer.from(part)))).toBe(5_000_000)
+    expect(writer.appendFrom(fd, 0, 6_000_000)).toBe(5_000_000)
     writer.end()
-    expect(Buffer.concat(seen).equals(bytes)).toBe(true)
     await commit(writer)
     expect(readBack(bytes).equals(bytes)).toBe(true)
   })

@@ -94,6 +94,35 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
     }
   }
   const { lookup, find } = createFinder(db, list, known)
+  const append = (bytes: Uint8Array, makeRoom: () => void): void => {
+    for (let at = 0; at < bytes.length;) {
+      if (filled === BUFFER) makeRoom()
+      const part =
+        at === 0 && bytes.length <= BUFFER - filled ? bytes : bytes.subarray(at, at + BUFFER - filled)
+      buffer.set(part, filled)
+      filled += part.length
+      at += part.length
+    }
+  }
+  /** What was appended since `runStart`. */
+  const keep = (digest: Uint8Array): number => {
+    const size = flushed + filled - runStart
+    const segment = acquire()
+    const number = list.add(digest, size, { segment: segment.id, block: runStart / BLOCK })
+    fresh.push(number)
+    segment.written.push(number)
+    // Contents begin at multiples of a block, and so does the buffer: there is room.
+    const padding = (BLOCK - (size % BLOCK)) % BLOCK
+    buffer.fill(0, filled, filled + padding)
+    filled += padding
+    segment.end = flushed + filled
+    if (segment.end >= FULL) {
+      flush()
+      current = undefined
+      flushed = 0
+    }
+    return number
+  }
 
   return {
     list,
@@ -101,23 +130,13 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
       runStart = flushed + filled
       hashing = undefined
     },
-    append: (bytes) => {
-      for (let at = 0; at < bytes.length;) {
-        if (filled === BUFFER) spill()
-        const part =
-          at === 0 && bytes.length <= BUFFER - filled ? bytes : bytes.subarray(at, at + BUFFER - filled)
-        buffer.set(part, filled)
-        filled += part.length
-        at += part.length
-      }
-    },
-    appendFrom: (fd, position, length, tee) => {
+    append: (bytes) => append(bytes, spill),
+    appendFrom: (fd, position, length) => {
       let read = 0
       while (read < length) {
         if (filled === BUFFER) spill()
         const count = readSync(fd, buffer, filled, Math.min(length - read, BUFFER - filled), position + read)
         if (count === 0) break
-        tee?.(buffer.subarray(filled, filled + count))
         filled += count
         read += count
       }
@@ -129,30 +148,24 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
       return digest
     },
     end: () => {
-      const size = flushed + filled - runStart
       const digest = digestRun()
       const there = find(digest)
-      if (there !== undefined) {
-        rewind()
-        return there
-      }
-      const segment = acquire()
-      const number = list.add(digest, size, { segment: segment.id, block: runStart / BLOCK })
-      fresh.push(number)
-      segment.written.push(number)
-      // Contents begin at multiples of a block, and so does the buffer: there is room.
-      const padding = (BLOCK - (size % BLOCK)) % BLOCK
-      buffer.fill(0, filled, filled + padding)
-      filled += padding
-      segment.end = flushed + filled
-      if (segment.end >= FULL) {
-        flush()
-        current = undefined
-        flushed = 0
-      }
-      return number
+      if (there === undefined) return keep(digest)
+      rewind()
+      return there
+    },
+    put: (digest, bytes) => {
+      const there = find(digest)
+      if (there !== undefined) return there
+      runStart = flushed + filled
+      append(bytes, flush)
+      return keep(digest)
     },
     find,
+    isOwn: (content) => {
+      const { segment, block } = list.location(content)
+      return segments.some(({ id, start }) => id === segment && block * BLOCK >= start)
+    },
     flush,
     sync: async () => {
       flush()

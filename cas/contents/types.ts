@@ -10,14 +10,18 @@ export interface ContentWriter extends Disposable {
   readonly list: ContentList
   begin(): void
   append(bytes: Uint8Array): void
-  /** `length` bytes at `position` of a file; `tee` sees each part, valid during the call. Returns what was there: less where the file ends. */
-  appendFrom(fd: number, position: number, length: number, tee?: (part: Buffer) => void): number
+  /** `length` bytes at `position` of a file. Returns what was there: less where the file ends. */
+  appendFrom(fd: number, position: number, length: number): number
   /** Number of the content in `list`. */
   end(): number
+  /** All of a content whose digest is known; its number. */
+  put(digest: Uint8Array, bytes: Uint8Array): number
   /** Instead of `end`: nothing was given. Its digest. */
   drop(): Buffer
   /** The number of a content that the store or this writer has; `undefined`: it must be written. */
   find(digest: Uint8Array): number | undefined
+  /** Was it written here, and just now? */
+  isOwn(content: number): boolean
   /** What was written can be read back by its location. */
   flush(): void
   /** Where the store's reader cannot read what has been written and is not recorded: one that can. */

@@ -449,11 +449,7 @@ export function testDriver(name: string, open: (path: string) => Promise<Store>)
       writeFileSync(join(own.path, 'large'), large)
       const take = (intake: ReturnType<Store['layers']['intake']>, file: string): Buffer => {
         const fd = openSync(join(own.path, file), 'r')
-        try {
-          return intake.take(fd, statSync(join(own.path, file)).size)
-        } finally {
-          closeSync(fd)
-        }
+        return intake.take(fd, statSync(join(own.path, file)).size).digest
       }
       await layerOf({ path: 'first', contents: 'first' })
       const before = filesOf(path)

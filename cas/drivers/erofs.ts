@@ -19,6 +19,7 @@ import type { StoreContext } from '../store/context.ts'
 import { enterEpoch } from '../store/epoch.ts'
 import { segmentPath } from '../store/paths.ts'
 import { mergeLayers } from './merge-layers.ts'
+import { uuidOf } from './place-image.ts'
 import { createMountRegister } from './shared-mounts.ts'
 import type { Driver, IndexImage, Use } from './types.ts'
 
@@ -68,7 +69,7 @@ export function createErofsDriver(context: StoreContext, rebuild: (diffId: DiffI
     // Its segments stay until it is mounted, also when compaction empties them.
     using _ = enterEpoch(paths, db)
     const { tree, contents } = mergeLayers(context, diffIds)
-    const { path, segments } = await writeImage(context, 'sha256:merged' as DiffId, tree, contents)
+    const { path, segments } = await writeImage(context, tree, contents)
     const image = openSync(path, 'r')
     rmSync(path)
     try {
@@ -81,7 +82,7 @@ export function createErofsDriver(context: StoreContext, rebuild: (diffId: DiffI
   return {
     name: 'erofs',
     contentWriter: () => createSegmentWriter(paths, db),
-    index: (diffId, tree, contents) => writeImage(context, diffId, tree, contents),
+    index: (tree, contents) => writeImage(context, tree, contents),
     lower: async (diffId, use) => {
       for (;;) {
         const { name, segments } = await imageOf(diffId)
@@ -116,7 +117,6 @@ export function createErofsDriver(context: StoreContext, rebuild: (diffId: DiffI
 
 async function writeImage(
   context: StoreContext,
-  diffId: DiffId,
   tree: LayerTree,
   contents: ContentList,
 ): Promise<IndexImage> {
@@ -133,16 +133,7 @@ async function writeImage(
   } finally {
     closeSync(fd)
   }
-  return { path, name: imageName(diffId, uuid), segments }
-}
-
-/** An image is named for its layer and its own UUID, which a mount of it tells. */
-function imageName(diffId: DiffId, uuid: Buffer): string {
-  return `${diffId.slice('sha256:'.length)}.${uuid.toString('hex')}.erofs`
-}
-
-export function uuidOf(name: string): Buffer {
-  return Buffer.from(name.split('.')[1] ?? '', 'hex')
+  return { path, uuid, segments }
 }
 
 /** The devices that an image over these contents has. */

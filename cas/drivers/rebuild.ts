@@ -1,12 +1,12 @@
 /** An index image made anew from the layer's recipe: where there is none, or where contents have moved. */
-import { renameSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
+import { rmSync } from 'node:fs'
 import { generationOf } from '../contents/segments.ts'
 import { readLayer } from '../layer/read.ts'
 import type { DiffId } from '../oci.ts'
 import type { StoreContext } from '../store/context.ts'
 import { recipePath } from '../store/paths.ts'
 import { syncDirectory } from '../store/spool.ts'
+import { placeImage } from './place-image.ts'
 import type { Driver } from './types.ts'
 
 /** The caller holds a lease on the layer. The old image's file is left for the next collection: somebody may be about to mount it. */
@@ -19,17 +19,12 @@ export async function rebuildImage(context: StoreContext, driver: Driver, diffId
       const row = lookup(digest)
       return row && { segment: Number(row['segment']), block: Number(row['block']) }
     })
-    const image = await driver.index(diffId, tree, contents)
+    const image = await driver.index(tree, contents)
     if (image === undefined) return
     const recorded = db.transaction(() => {
       if (generationOf(db) !== generation) return false
-      renameSync(image.path, join(paths.layers, image.name))
+      placeImage(context, diffId, image)
       syncDirectory(paths.layers)
-      db.run('UPDATE layers SET image = ? WHERE diff_id = ?', image.name, diffId)
-      db.run('DELETE FROM layer_segments WHERE diff_id = ?', diffId)
-      for (const [i, segment] of image.segments.entries()) {
-        db.run('INSERT INTO layer_segments VALUES (?, ?, ?)', diffId, i + 1, segment)
-      }
       return true
     })
     if (recorded) return

@@ -19,8 +19,8 @@ export type Use = 'build' | 'container'
 /** What a driver mounts of a layer, as a file: durable under a temporary name. */
 export interface IndexImage {
   readonly path: string
-  /** Its name among the store's layers. */
-  readonly name: string
+  /** What tells it from other images of the layer: see `placeImage`. */
+  readonly uuid: Buffer
   /** The segments that it reads, as devices 1, 2, ... */
   readonly segments: readonly number[]
 }
@@ -29,7 +29,7 @@ export interface Driver extends Disposable {
   readonly name: DriverName
   contentWriter(): ContentWriter
   /** After the contents' locations are final. `undefined`: this driver needs none. */
-  index(diffId: DiffId, tree: LayerTree, contents: ContentList): Promise<IndexImage | undefined>
+  index(tree: LayerTree, contents: ContentList): Promise<IndexImage | undefined>
   /** A stored layer as a directory in overlayfs form; the descriptor is the driver's. The caller holds a lease on the layer. */
   lower(diffId: DiffId, use: Use): Promise<number>
   /** A directory that holds data of the lowers' files, for overlayfs alone (`OverlaySpec.data`); the descriptor is the driver's. */

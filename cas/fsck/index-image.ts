@@ -1,7 +1,8 @@
 /** Is a layer's index image, byte for byte, what is made of its recipe? */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { isErrno } from '../../linux/index.ts'
-import { layoutOf, uuidOf } from '../drivers/erofs.ts'
+import { layoutOf } from '../drivers/erofs.ts'
+import { uuidOf } from '../drivers/place-image.ts'
 import { writeErofs } from '../erofs/image.ts'
 import type { ReadLayer } from '../layer/read.ts'
 

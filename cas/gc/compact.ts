@@ -8,12 +8,12 @@
  *
  * What cannot be moved (a damaged content, a layer whose recipe is damaged) stays where it is, and its segment with it.
  */
-import { closeSync, renameSync, rmSync, statfsSync } from 'node:fs'
-import { join } from 'node:path'
+import { closeSync, rmSync, statfsSync } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
 import { isErrno } from '../../linux/index.ts'
 import type { Location } from '../contents/list.ts'
 import { FULL } from '../contents/segments.ts'
+import { placeImage } from '../drivers/place-image.ts'
 import type { Driver, IndexImage } from '../drivers/types.ts'
 import { readLayer } from '../layer/read.ts'
 import type { DiffId } from '../oci.ts'
@@ -188,7 +188,7 @@ async function makeImages(
   for (const diffId of layersOn(db, sources)) {
     try {
       const { tree, contents } = readLayer(recipePath(paths, diffId), locate)
-      const image = await driver.index(diffId, tree, contents)
+      const image = await driver.index(tree, contents)
       if (image !== undefined) images.set(diffId, image)
     } catch (error) {
       if (!(error instanceof TbuildError) || error.code !== 'STORE_CORRUPT') throw error
@@ -219,19 +219,14 @@ function move(db: Database, copier: ContentCopier): void {
 
 /** A layer that came meanwhile, or whose driver makes no images, gets one when it is next mounted. */
 function switchImages(
-  { db, paths }: StoreContext,
+  context: StoreContext,
   sources: ReadonlyMap<number, number>,
   images: ReadonlyMap<DiffId, IndexImage>,
   damaged: ReadonlySet<string>,
 ): void {
-  for (const diffId of layersOn(db, sources)) {
+  for (const diffId of layersOn(context.db, sources)) {
     if (damaged.has(diffId)) continue
-    const image = images.get(diffId)
-    if (image !== undefined) renameSync(image.path, join(paths.layers, image.name))
-    db.run('UPDATE layers SET image = ? WHERE diff_id = ?', image?.name ?? null, diffId)
-    db.run('DELETE FROM layer_segments WHERE diff_id = ?', diffId)
-    for (const [i, segment] of (image?.segments ?? []).entries())
-      db.run('INSERT INTO layer_segments VALUES (?, ?, ?)', diffId, i + 1, segment)
+    placeImage(context, diffId, images.get(diffId))
   }
-  if (images.size > 0) syncDirectory(paths.layers)
+  if (images.size > 0) syncDirectory(context.paths.layers)
 }

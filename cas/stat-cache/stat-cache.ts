@@ -12,15 +12,7 @@
  *
  * File: a magic line, records of 80 bytes, a crc32 of the records. A record: device, inode, size, mtime, ctime (8 each, little-endian), flags (8), sha256.
  */
-import {
-  closeSync,
-  fstatSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeSync,
-} from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { hash, randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
@@ -49,7 +41,11 @@ export function openStatCache(directory: string, context: string): StatCache {
   return {
     find: (stats) => {
       const at = known.find(stats)
-      if (at === undefined) return undefined
+      if (at === undefined) {
+        // Asked before it is read: later would be too late.
+        now ??= fileSystemTime(directory)
+        return undefined
+      }
       used.add(at)
       const { records } = known
       return {
@@ -58,8 +54,7 @@ export function openStatCache(directory: string, context: string): StatCache {
       }
     },
     remember: (stats, { digest, isPlain }) => {
-      // Asked before the first file is looked at again: later would be too late for it.
-      const settled = (now ??= fileSystemTime(directory)) - SETTLED_NS
+      const settled = (now ?? 0n) - SETTLED_NS
       if (stats.ctimeNs > settled || stats.mtimeNs > settled) return
       const record = Buffer.alloc(RECORD)
       encode(record, stats)

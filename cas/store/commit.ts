@@ -3,9 +3,10 @@
  * meanwhile, theirs are taken; the driver makes its index image over what now counts, and that becomes durable. (3) In one transaction the files get
  * their names, the directory is synced, and all is recorded; a layer whose contents have moved in between goes back to (2).
  */
-import { renameSync } from 'node:fs'
-import { join } from 'node:path'
+import { renameSync, rmSync } from 'node:fs'
+import { placeImage } from '../drivers/place-image.ts'
 import type { Driver, IndexImage } from '../drivers/types.ts'
+import type { DiffId } from '../oci.ts'
 import type { StoreContext } from './context.ts'
 import type { IncomingLayer } from './ingest.ts'
 import { recipePath } from './paths.ts'
@@ -21,6 +22,7 @@ interface Waiting {
 /** Durable, with its index image. */
 interface Prepared {
   readonly one: Waiting
+  readonly diffId: DiffId
   readonly wasStored: boolean
   readonly image: IndexImage | undefined
 }
@@ -34,34 +36,31 @@ export function createCommitter(
   let waiting: Waiting[] = []
   let running = false
 
-  const isStored = ({ diffId }: IncomingLayer): boolean =>
+  const isStored = (diffId: DiffId): boolean =>
     db.get('SELECT 1 AS one FROM layers WHERE diff_id = ?', diffId) !== undefined
 
   /** Whether it is in the index after it. */
-  const record = (layer: IncomingLayer, image: IndexImage | undefined): boolean => {
-    const { diffId, size, applied, contents, recipe } = layer
+  const record = ({ one: { layer }, diffId, image }: Prepared): boolean => {
+    const { size, applied, contents, recipe } = layer
     context.hold([diffId])
     const now = Date.now()
-    if (isStored(layer)) {
+    if (isStored(diffId)) {
       db.run('UPDATE layers SET used_at = ? WHERE diff_id = ?', now, diffId)
+      if (image !== undefined) rmSync(image.path, { force: true })
       return true
     }
     if (!contents.record()) return false
     renameSync(recipe.path, recipePath(paths, diffId))
-    if (image !== undefined) renameSync(image.path, join(paths.layers, image.name))
     db.run(
-      'INSERT INTO layers VALUES (?, ?, ?, ?, ?, ?, ?)',
+      'INSERT INTO layers VALUES (?, ?, NULL, ?, ?, ?, ?)',
       diffId,
       size,
-      image?.name ?? null,
       Number(applied.opaqueRoot),
       Number(applied.hasRoot),
       now,
       now,
     )
-    for (const [i, segment] of (image?.segments ?? []).entries()) {
-      db.run('INSERT INTO layer_segments VALUES (?, ?, ?)', diffId, i + 1, segment)
-    }
+    placeImage(context, diffId, image)
     return true
   }
 
@@ -78,22 +77,21 @@ export function createCommitter(
 
   const prepare = async (one: Waiting): Promise<Prepared> => {
     const { layer } = one
+    const { diffId } = layer
     // Nothing is needed of it, unless collection takes it away before this is recorded.
-    if (isStored(layer)) return { one, wasStored: true, image: undefined }
+    if (typeof diffId === 'string' && isStored(diffId))
+      return { one, diffId, wasStored: true, image: undefined }
     await makeDurable(layer)
     layer.contents.resolve()
-    return {
-      one,
-      wasStored: false,
-      image: await driver().index(layer.diffId, layer.tree, layer.contents.list),
-    }
+    const image = await driver().index(layer.tree, layer.contents.list)
+    return { one, diffId: await diffId, wasStored: false, image }
   }
 
   /** Those that are in the index after it. */
   const recordAll = (prepared: readonly Prepared[]): readonly Prepared[] =>
     db.transaction(() => {
-      const done = prepared.filter(({ one: { layer }, wasStored, image }) =>
-        db.attempt(() => (isStored(layer) || !wasStored) && record(layer, image)),
+      const done = prepared.filter((one) =>
+        db.attempt(() => (isStored(one.diffId) || !one.wasStored) && record(one)),
       )
       if (done.length > 0) syncDirectory(paths.layers)
       return done
@@ -117,9 +115,9 @@ export function createCommitter(
         for (const { one } of prepared) one.reject(error)
         return
       }
-      for (const { one } of recorded) {
+      for (const { one, diffId } of recorded) {
         one.layer.contents.confirm()
-        one.resolve({ diffId: one.layer.diffId, size: one.layer.size })
+        one.resolve({ diffId, size: one.layer.size })
       }
       rest = prepared.filter((one) => !recorded.includes(one)).map(({ one }) => one)
     }

@@ -4,6 +4,7 @@ import { join, relative } from 'node:path'
 import { TbuildError } from '../../errors.ts'
 import { isErrno, openat2, openLayersDirectory } from '../../linux/index.ts'
 import { createContentReader, type ContentReader } from '../contents/reader.ts'
+import { createHashThread, type HashThread } from '../hashing/thread.ts'
 import type { Digest } from '../oci.ts'
 import type { Database } from './database.ts'
 import { takeLease, type Lease } from './lease.ts'
@@ -22,6 +23,7 @@ export interface StoreContext {
   readonly spool: () => Spool
   /** Of contents; its files stay open until the end. */
   readonly reader: () => ContentReader
+  readonly hashThread: () => HashThread
   /** A directory of the store, to mount or to walk. The caller closes it. */
   readonly openDirectory: (path: string) => number
   /** Keep these from being pruned while this process lives. Inside a transaction. */
@@ -34,6 +36,7 @@ export function createContext(paths: StorePaths, db: Database): StoreContext {
   // Through it an overlay's options name "/layers/..." in a container's table of mounts, and no path of the host.
   let root: number | undefined
   let reader: ContentReader | undefined
+  let hashThread: HashThread | undefined
   let count = 0
   const taken = (): Lease => (lease ??= takeLease(paths, db))
   const workPath = (prefix: string): string => join(taken().workDirectory, `${prefix}-${++count}`)
@@ -52,6 +55,7 @@ export function createContext(paths: StorePaths, db: Database): StoreContext {
     },
     spool: () => createSpool(workPath('spool')),
     reader: () => (reader ??= createContentReader(paths)),
+    hashThread: () => (hashThread ??= createHashThread(paths)),
     openDirectory: (path) => {
       root ??= openRoot(paths)
       return openat2(root, relative(paths.root, path), { flags: constants.O_RDONLY | constants.O_DIRECTORY })
@@ -65,6 +69,8 @@ export function createContext(paths: StorePaths, db: Database): StoreContext {
       lease = undefined
       reader?.[Symbol.dispose]()
       reader = undefined
+      hashThread?.[Symbol.dispose]()
+      hashThread = undefined
       if (root !== undefined) closeSync(root)
       root = undefined
     },

@@ -4,14 +4,9 @@
  */
 import { createHash } from 'node:crypto'
 import { readSync } from 'node:fs'
-import type { Location } from '../contents/list.ts'
-import {
-  damagedContent,
-  MOST_VERIFIED,
-  type ContentReader,
-  type VerifyingReader,
-} from '../contents/reader.ts'
 import type { ContentWriter } from '../contents/types.ts'
+import { HOLE, isZero } from '../hashing/files.ts'
+import type { TarDigest } from '../hashing/tar-digest.ts'
 import { createApplier, type AppliedLayer } from '../layer/apply.ts'
 import { LayerTree } from '../layer/tree.ts'
 import type { DiffId } from '../oci.ts'
@@ -22,7 +17,8 @@ import type { LayerSink } from '../tar/pack.ts'
 
 /** A layer that has come in whole. */
 export interface IncomingLayer {
-  readonly diffId: DiffId
+  /** Of a large layer of our own making it is still being computed. */
+  readonly diffId: DiffId | Promise<DiffId>
   /** Of the tar, in bytes. */
   readonly size: number
   readonly tree: LayerTree
@@ -35,7 +31,7 @@ export interface IncomingLayer {
 /** Takes a tar as it comes, in parts of any size. Errors: those of `TarReader` and of `createApplier`. */
 export interface TarIngest {
   feed(chunk: Buffer): void
-  finish(): IncomingLayer
+  finish(): IncomingLayer & { readonly diffId: DiffId }
 }
 
 /** Takes a layer of our own making, entry by entry. */
@@ -47,13 +43,14 @@ export interface EntryIngest extends LayerSink {
 }
 
 /** `recipe` is the path of a file to be made. The caller disposes both writers, however it ends. */
-interface Parts {
+export interface IngestParts {
   readonly contents: ContentWriter
   readonly recipe: RecipeWriter
 }
 
-export function startTarIngest(parts: Parts): TarIngest {
+export function startTarIngest(parts: IngestParts): TarIngest {
   const layer = new Incoming(parts)
+  const hash = createHash('sha256')
   let chunk: Buffer = Buffer.alloc(0)
   /** How much of it is in the recipe. */
   let seen = 0
@@ -74,20 +71,20 @@ export function startTarIngest(parts: Parts): TarIngest {
     feed: (bytes) => {
       chunk = bytes
       seen = 0
-      layer.hash.update(bytes)
+      hash.update(bytes)
       reader.feed(bytes)
       literalTo(bytes.length)
     },
     finish: () => {
       reader.finish()
-      return layer.finish()
+      return { ...layer.finish(), diffId: diffIdOf(hash.digest('hex')) }
     },
   }
 }
 
-export function startEntryIngest(parts: Parts, reader: ContentReader): EntryIngest {
-  const layer = new Incoming(parts)
-  const verified = reader.verifying()
+/** The caller disposes `digest` after the layer's `diffId` is there, or when there will be none. */
+export function startEntryIngest(parts: IngestParts, digest: TarDigest): EntryIngest {
+  const layer = new Incoming(parts, digest)
   let name: TarOutputEntry['path'] = ''
   let size = 0
   /** Of the file's contents. */
@@ -101,32 +98,29 @@ export function startEntryIngest(parts: Parts, reader: ContentReader): EntryInge
   const endEntry = (): void => {
     if (position !== size) throw changed(name, `${size - position} bytes of its contents are missing`)
     layer.endEntry()
-    const pad = padding(size)
-    layer.hash.update(pad)
-    layer.zeros(pad.length)
+    layer.zeros(padding(size).length)
     size = 0
     position = 0
   }
   const end = (): IncomingLayer => {
     endEntry()
-    layer.hash.update(END)
     layer.zeros(END.length)
-    return layer.finish()
+    const ended = digest.end()
+    const diffId = typeof ended === 'string' ? diffIdOf(ended) : ended.then(diffIdOf)
+    // Told to whoever commits the layer, later.
+    if (typeof diffId !== 'string') diffId.catch(() => {})
+    return { ...layer.finish(), diffId }
   }
   return {
     entry: (entry) => {
       endEntry()
-      const header = encodeHeader(entry)
-      layer.hash.update(header)
-      layer.literal(header)
+      layer.literal(encodeHeader(entry))
       layer.entry(entry)
       name = entry.path
       size = entry.type === 'file' ? entry.size : 0
     },
     data: (bytes) => {
-      const offset = take(bytes.length)
-      layer.hash.update(bytes)
-      layer.data(bytes, offset)
+      layer.data(bytes, take(bytes.length))
     },
     dataFrom: (fd, from, length) => {
       const offset = take(length)
@@ -134,11 +128,10 @@ export function startEntryIngest(parts: Parts, reader: ContentReader): EntryInge
       if (read < length) throw changed(name, 'it is shorter than it was when it was opened')
     },
     zeros: (length) => {
-      const offset = take(length)
-      layer.hole(length, offset)
+      layer.hole(length, take(length))
     },
-    stored: (digest) => {
-      const isKnown = layer.stored(digest, reader, verified)
+    stored: (content) => {
+      const isKnown = layer.stored(content)
       if (isKnown) take(size)
       return isKnown
     },
@@ -150,20 +143,21 @@ export function startEntryIngest(parts: Parts, reader: ContentReader): EntryInge
 }
 
 const PART = 1024 * 1024
-/** Aligned spans of so many zeros are holes, however they come: so that one file is always the same runs. */
-export const HOLE: number = 64 * 1024
 const zeros = Buffer.alloc(HOLE)
 /** Files whose holes cannot be kept are kept whole; those of a layer are together no larger than this. */
 const MOST_UNALIGNED = 64 * 1024 * 1024
+/** A larger file is hashed while it is copied; contents of smaller ones when they have been kept. */
+const LARGE = 4 * 1024 * 1024
 let scratch: Buffer | undefined
 
 /** What both have in common: where each byte goes. */
 class Incoming {
-  readonly hash = createHash('sha256')
   readonly #contents: ContentWriter
   readonly #recipe: RecipeWriter
   readonly #tree = new LayerTree()
   readonly #applier = createApplier(this.#tree)
+  /** Of what is made here. */
+  readonly #digest: TarDigest | undefined
   /** Of the present file. */
   #inode: number | undefined
   #isOpen = false
@@ -174,13 +168,15 @@ class Incoming {
   #findsHoles = false
   /** At the end of what was seen, in a block that was all zeros so far. */
   #pendingZeros = 0
+  #isLarge = false
   /** All of a file whose holes are not where the index image can have some. */
   #whole: Buffer | undefined
   #wholeBytes = 0
 
-  constructor({ contents, recipe }: Parts) {
+  constructor({ contents, recipe }: IngestParts, digest?: TarDigest) {
     this.#contents = contents
     this.#recipe = recipe
+    this.#digest = digest
   }
 
   get bytes(): number {
@@ -190,11 +186,13 @@ class Incoming {
   literal(bytes: Uint8Array): void {
     this.#endRun()
     this.#recipe.literal(bytes)
+    this.#digest?.literal(bytes)
   }
 
   zeros(length: number): void {
     this.#endRun()
     this.#recipe.zeros(length)
+    this.#digest?.zeros(length)
   }
 
   entry(entry: TarEntry | TarOutputEntry): void {
@@ -202,6 +200,7 @@ class Incoming {
     if (this.#inode === undefined) return
     this.#tree.setSize(this.#inode, entry.size)
     this.#fileSize = entry.size
+    this.#isLarge = entry.size > LARGE
     this.#findsHoles = entry.size >= HOLE && !('sparse' in entry)
     if (!hasAlignedHoles(entry)) this.#keepWhole(entry)
   }
@@ -219,6 +218,11 @@ class Incoming {
   }
 
   data(bytes: Uint8Array, offset: number): void {
+    if (this.#isLarge) this.#digest?.literal(bytes)
+    this.#keep(bytes, offset)
+  }
+
+  #keep(bytes: Uint8Array, offset: number): void {
     this.#whole?.set(bytes, offset)
     if (!this.#findsHoles) {
       this.#append(bytes, offset)
@@ -236,7 +240,7 @@ class Incoming {
   dataFrom(fd: number, from: number, length: number, offset: number): number {
     if (!this.#findsHoles) {
       this.#beginAt(offset)
-      const read = this.#contents.appendFrom(fd, from, length, (bytes) => this.hash.update(bytes))
+      const read = this.#contents.appendFrom(fd, from, length)
       this.#runEnd += read
       return read
     }
@@ -245,9 +249,7 @@ class Incoming {
     while (done < length) {
       const read = readSync(fd, buffer, 0, Math.min(PART, length - done), from + done)
       if (read === 0) break
-      const bytes = buffer.subarray(0, read)
-      this.hash.update(bytes)
-      this.data(bytes, offset + done)
+      this.data(buffer.subarray(0, read), offset + done)
       done += read
     }
     return done
@@ -255,38 +257,16 @@ class Incoming {
 
   /** In a file, at `offset`. */
   hole(length: number, offset: number): void {
-    for (let at = 0; at < length; at += zeros.length) {
-      const bytes = zeros.subarray(0, length - at)
-      this.hash.update(bytes)
-      this.data(bytes, offset + at)
-    }
+    if (this.#isLarge) this.#digest?.zeros(length)
+    for (let at = 0; at < length; at += zeros.length) this.#keep(zeros.subarray(0, length - at), offset + at)
   }
 
-  stored(digest: Uint8Array, reader: ContentReader, verified: VerifyingReader): boolean {
+  stored(digest: Uint8Array): boolean {
     const content = this.#contents.find(digest)
     if (content === undefined) return false
-    // It may have been written by this very ingest.
-    this.#contents.flush()
-    const { list } = this.#contents
-    const size = list.size(content)
-    // The layer's DiffId would be right for whatever is read here: damage must not get into it.
-    if (size <= MOST_VERIFIED) this.hash.update(verified(digest, list.location(content), size))
-    else this.#readLarge(digest, list.location(content), size, reader)
-    this.#recipe.run(digest, size)
-    if (this.#inode !== undefined) this.#tree.addPiece(this.#inode, 0, size, content)
+    this.#isLarge = false
+    this.#run(content, this.#contents.list.size(content), 0)
     return true
-  }
-
-  #readLarge(digest: Uint8Array, location: Location, size: number, reader: ContentReader): void {
-    const bytes = (scratch ??= Buffer.allocUnsafeSlow(PART))
-    const found = createHash('sha256')
-    for (let at = 0; at < size; at += PART) {
-      const some = bytes.subarray(0, Math.min(PART, size - at))
-      reader.read(digest, location, at, some)
-      found.update(some)
-      this.hash.update(some)
-    }
-    if (!found.digest().equals(digest)) throw damagedContent(digest)
   }
 
   endEntry(): void {
@@ -294,6 +274,7 @@ class Incoming {
     if (this.#pendingZeros > 0) this.#append(new Uint8Array(0), this.#fileSize)
     this.#findsHoles = false
     this.#endRun()
+    this.#isLarge = false
     if (this.#whole !== undefined && this.#inode !== undefined) {
       this.#contents.begin()
       this.#contents.append(this.#whole)
@@ -305,10 +286,9 @@ class Incoming {
     this.#inode = undefined
   }
 
-  finish(): IncomingLayer {
+  finish(): Omit<IncomingLayer, 'diffId'> {
     this.#endRun()
     return {
-      diffId: `sha256:${this.hash.digest('hex')}` as DiffId,
       size: this.#recipe.tarBytes,
       tree: this.#tree,
       applied: this.#applier.finish(),
@@ -337,6 +317,7 @@ class Incoming {
     this.#pendingZeros = 0
     this.#endRun()
     this.#recipe.zeros(HOLE)
+    if (!this.#isLarge) this.#digest?.zeros(HOLE)
     this.#runStart = this.#runEnd = position + length
   }
 
@@ -354,16 +335,23 @@ class Incoming {
     this.#isOpen = false
     const length = this.#runEnd - this.#runStart
     if (length === 0) return
-    const content = this.#contents.end()
-    this.#recipe.run(this.#contents.list.digest(content), length)
-    if (this.#inode !== undefined && this.#whole === undefined) {
-      this.#tree.addPiece(this.#inode, this.#runStart, length, content)
-    }
+    this.#run(this.#contents.end(), length, this.#runStart)
+  }
+
+  #run(content: number, length: number, offset: number): void {
+    const { list } = this.#contents
+    const digest = list.digest(content)
+    this.#recipe.run(digest, length)
+    // The DiffId would be right for whatever is read: damage of what was stored before must not get into it.
+    if (!this.#isLarge)
+      this.#digest?.content(digest, length, list.location(content), !this.#contents.isOwn(content))
+    if (this.#inode !== undefined && this.#whole === undefined)
+      this.#tree.addPiece(this.#inode, offset, length, content)
   }
 }
 
-export function isZero(bytes: Uint8Array): boolean {
-  return bytes[0] === 0 && zeros.subarray(0, bytes.length).equals(bytes)
+function diffIdOf(sha256: string): DiffId {
+  return `sha256:${sha256}` as DiffId
 }
 
 function changed(name: TarOutputEntry['path'], message: string) {

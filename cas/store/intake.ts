@@ -1,61 +1,163 @@
-/** Contents on their way into a layer that may never be: see `Intake`. */
-import { readSync } from 'node:fs'
+/**
+ * Contents on their way into a layer that may never be: see `Intake`. Small files are taken many at a time, by whichever thread is free: the hash
+ * thread has its share as soon as there is more than it takes to start it.
+ */
+import { closeSync, readSync } from 'node:fs'
+import { DIGEST_BYTES } from '../contents/list.ts'
 import type { ContentWriter } from '../contents/types.ts'
+import { digestFiles, HOLE, isZero, type DigestedFiles, type OpenFile } from '../hashing/files.ts'
+import { FILE_BYTES, type FilesJob, type HashThread } from '../hashing/thread.ts'
 import { tarError } from '../tar/entry.ts'
 import type { Database } from './database.ts'
 import { enterEpoch } from './epoch.ts'
 import type { StorePaths } from './paths.ts'
-import { HOLE, isZero } from './ingest.ts'
-import type { Intake } from './types.ts'
+import type { Intake, Taken } from './types.ts'
 
-let buffer: Buffer | undefined
+/** Larger ones are taken alone, part by part. */
+const SMALL = 128 * 1024
+/** They are open, and there is a batch for each thread and some that wait. */
+const BATCH_FILES = 48
+/** What one thread takes in the time in which another starts. */
+const ALONE = 8 * 1024 * 1024
+
+let block: Buffer | undefined
+let ownBuffer: Uint8Array | undefined
+
+/** A file whose digest is known when its batch is done. */
+class Waiting implements Taken, OpenFile {
+  readonly fd: number
+  readonly size: number
+  readonly #settle: () => void
+  #digest: Buffer | Error | undefined
+
+  constructor(fd: number, size: number, settle: () => void) {
+    this.fd = fd
+    this.size = size
+    this.#settle = settle
+  }
+
+  get digest(): Buffer {
+    if (this.#digest === undefined) this.#settle()
+    if (this.#digest instanceof Buffer) return this.#digest
+    throw this.#digest ?? new Error('the file was not taken')
+  }
+
+  found(digest: Buffer | Error): void {
+    this.#digest = digest
+  }
+}
+
+interface Batch {
+  readonly files: readonly Waiting[]
+  readonly job: FilesJob
+}
 
 export class IntakeState implements Intake {
   readonly #epoch: Disposable
   readonly contents: ContentWriter
+  readonly #thread: () => HashThread
   #isUsed = false
+  #files: Waiting[] = []
+  #bytes = 0
+  /** With the thread, oldest first. */
+  #batches: Batch[] = []
+  #taken = 0
 
-  constructor(epoch: Disposable, contents: ContentWriter) {
+  constructor(epoch: Disposable, contents: ContentWriter, thread: () => HashThread) {
     this.#epoch = epoch
     this.contents = contents
+    this.#thread = thread
   }
 
-  take(fd: number, size: number): Buffer {
-    const { contents } = this
-    contents.begin()
-    const { read, hasHoles } =
-      size < HOLE ? { read: contents.appendFrom(fd, 0, size), hasHoles: false } : this.#take(fd, size)
-    if (read < size) {
-      contents.drop()
-      throw tarError('TAR_FILE_CHANGED', 'it is shorter than it was when it was opened')
+  take(fd: number, size: number): Taken {
+    if (size > SMALL) {
+      try {
+        return { digest: this.#takeLarge(fd, size) }
+      } finally {
+        closeSync(fd)
+      }
     }
-    // Such a file is several contents: it is read again when it is needed.
-    if (hasHoles) return contents.drop()
-    return Buffer.from(contents.list.digest(contents.end()))
+    if (this.#bytes + size > FILE_BYTES || this.#files.length === BATCH_FILES) this.#endBatch()
+    const file = new Waiting(fd, size, () => this.#settle())
+    this.#files.push(file)
+    this.#bytes += size
+    return file
   }
 
-  #take(fd: number, size: number): { readonly read: number; readonly hasHoles: boolean } {
-    const block = (buffer ??= Buffer.allocUnsafeSlow(HOLE))
+  /** Gives the batch to the thread, or, when that has enough, does it here. */
+  #endBatch(): void {
+    const files = this.#files
+    const isSharing = (this.#taken += this.#bytes) > ALONE
+    this.#files = []
+    this.#bytes = 0
+    for (let next = this.#batches[0]; next?.job.isDone === true; next = this.#batches[0]) this.#endJob()
+    const job = isSharing ? this.#thread().files(files.map(({ fd, size }) => ({ fd, size }))) : undefined
+    if (job !== undefined) {
+      this.#batches.push({ files, job })
+      return
+    }
+    ownBuffer ??= new Uint8Array(FILE_BYTES)
+    this.#keep(files, digestFiles(files, ownBuffer), ownBuffer)
+  }
+
+  /** Of the oldest batch. */
+  #endJob(): void {
+    const batch = this.#batches.shift()
+    if (batch === undefined) return
+    using job = batch.job
+    const result = job.result()
+    this.#keep(batch.files, result, result.buffer)
+  }
+
+  #settle(): void {
+    if (this.#files.length > 0) this.#endBatch()
+    while (this.#batches.length > 0) this.#endJob()
+  }
+
+  #keep(files: readonly Waiting[], { lengths, holes, digests }: DigestedFiles, buffer: Uint8Array): void {
+    let at = 0
+    for (const [i, file] of files.entries()) {
+      const digest = Buffer.from(digests.buffer, i * DIGEST_BYTES, DIGEST_BYTES)
+      if (lengths[i] !== file.size) file.found(shorter())
+      else {
+        // With holes it is several contents: it is read again when it is needed.
+        if (holes[i] === 0) this.contents.put(digest, buffer.subarray(at, at + file.size))
+        file.found(digest)
+      }
+      at += file.size
+    }
+  }
+
+  #takeLarge(fd: number, size: number): Buffer {
+    const { contents } = this
+    const bytes = (block ??= Buffer.allocUnsafeSlow(HOLE))
+    contents.begin()
     let read = 0
     let hasHoles = false
     while (read < size) {
-      const count = readSync(fd, block, 0, Math.min(HOLE, size - read), read)
+      const count = readSync(fd, bytes, 0, Math.min(HOLE, size - read), read)
       if (count === 0) break
-      const bytes = block.subarray(0, count)
-      hasHoles ||= count === HOLE && isZero(bytes)
-      this.contents.append(bytes)
+      const part = bytes.subarray(0, count)
+      hasHoles ||= count === HOLE && isZero(part)
+      contents.append(part)
       read += count
     }
-    return { read, hasHoles }
+    if (read < size) {
+      contents.drop()
+      throw shorter()
+    }
+    return hasHoles ? contents.drop() : Buffer.from(contents.list.digest(contents.end()))
   }
 
   has(digest: Uint8Array): boolean {
+    this.#settle()
     return this.contents.find(digest) !== undefined
   }
 
   /** From now on the contents are the user's, and so is the epoch. */
   use(): Disposable {
     if (this.#isUsed) throw new Error('this intake was used before')
+    this.#settle()
     this.#isUsed = true
     this.contents.flush()
     return this.#epoch
@@ -64,17 +166,28 @@ export class IntakeState implements Intake {
   [Symbol.dispose](): void {
     if (this.#isUsed) return
     this.#isUsed = true
+    for (const { fd } of this.#files) closeSync(fd)
+    for (const { job } of this.#batches) job[Symbol.dispose]()
     this.contents[Symbol.dispose]()
     this.#epoch[Symbol.dispose]()
   }
 }
 
-export function createIntake(paths: StorePaths, db: Database, contents: () => ContentWriter): Intake {
+export function createIntake(
+  paths: StorePaths,
+  db: Database,
+  contents: () => ContentWriter,
+  thread: () => HashThread,
+): Intake {
   const epoch = enterEpoch(paths, db)
   try {
-    return new IntakeState(epoch, contents())
+    return new IntakeState(epoch, contents(), thread)
   } catch (error) {
     epoch[Symbol.dispose]()
     throw error
   }
+}
+
+function shorter() {
+  return tarError('TAR_FILE_CHANGED', 'it is shorter than it was when it was opened')
 }

@@ -9,6 +9,7 @@ import { TbuildError } from '../../errors.ts'
 import type { ContentWriter } from '../contents/types.ts'
 import type { Driver, Use } from '../drivers/types.ts'
 import type { Descriptor, DiffId } from '../oci.ts'
+import { TarDigest } from '../hashing/tar-digest.ts'
 import { createRecipe } from '../recipe/write.ts'
 import { packUpper } from '../tar/index.ts'
 import { wrongDigest } from './blobs.ts'
@@ -17,7 +18,13 @@ import { createCommitter } from './commit.ts'
 import type { StoreContext } from './context.ts'
 import { discard } from './discard.ts'
 import { enterEpoch } from './epoch.ts'
-import { startEntryIngest, startTarIngest, type EntryIngest, type IncomingLayer } from './ingest.ts'
+import {
+  startEntryIngest,
+  startTarIngest,
+  type EntryIngest,
+  type IncomingLayer,
+  type IngestParts,
+} from './ingest.ts'
 import { createIntake, IntakeState } from './intake.ts'
 import { streamLayer } from './layer-tar.ts'
 import { mountStack, mountUpper, stackOf, type LayerDirectory, type Upper } from './roots.ts'
@@ -166,23 +173,29 @@ export function createLayerStore(
   const ingestUpper = async (layers: readonly Layer[], upper: Upper, signal: AbortSignal | undefined) => {
     signal?.throwIfAborted()
     await using lower = await mount(layers)
-    return await ingest(undefined, async (contents, recipe) => {
-      const entries = startEntryIngest({ contents, recipe }, contents.reader ?? context.reader())
+    return await ingest(undefined, async (parts, own) => {
+      const entries = startEntryIngest(parts, own.use(digestOf(parts.contents)))
       await packUpper(upper.fd, { lower: { rootFd: lower.fd }, sink: entries, ...(signal && { signal }) })
       return entries.end()
     })
   }
 
-  /** Runs `take` with writers that leave nothing behind when it fails. */
-  const ingest = async (
-    intake: IntakeState | undefined,
-    take: (contents: ContentWriter, recipe: ReturnType<typeof createRecipe>) => Promise<IncomingLayer>,
-  ): Promise<StoredLayer> => (await begin(intake, take)).stored()
+  const digestOf = (contents: ContentWriter): TarDigest =>
+    new TarDigest({
+      reader: () => contents.reader ?? context.reader(),
+      flush: () => contents.flush(),
+      thread: contents.reader === undefined ? context.hashThread : undefined,
+    })
+
+  /** Runs `take` with writers that leave nothing behind when it fails; what else it needs until the end is disposed with them. */
+  type Take = (parts: IngestParts, own: DisposableStack) => Promise<IncomingLayer>
+  const ingest = async (intake: IntakeState | undefined, take: Take): Promise<StoredLayer> =>
+    (await begin(intake, take)).stored()
 
   /** Resolves when the layer is whole; `stored` makes it durable. */
   const begin = async (
     intake: IntakeState | undefined,
-    take: (contents: ContentWriter, recipe: ReturnType<typeof createRecipe>) => Promise<IncomingLayer>,
+    take: Take,
   ): Promise<{ stored: () => Promise<StoredLayer> }> => {
     const own = new DisposableStack()
     try {
@@ -191,7 +204,7 @@ export function createLayerStore(
       const path = context.workPath('recipe')
       own.defer(() => rmSync(path, { force: true }))
       const recipe = own.use(createRecipe(path))
-      const layer = await take(contents, recipe)
+      const layer = await take({ contents, recipe }, own)
       return {
         stored: async () => {
           using _ = own
@@ -267,8 +280,8 @@ export function createLayerStore(
     find,
     open: (diffId) => openLayer(diffId, known(diffId)),
     ingestTar: (source, { expected, signal } = {}) =>
-      ingest(undefined, async (contents, recipe) => {
-        const tar = startTarIngest({ contents, recipe })
+      ingest(undefined, async (parts) => {
+        const tar = startTarIngest(parts)
         for await (const chunk of source) {
           signal?.throwIfAborted()
           tar.feed(
@@ -279,11 +292,11 @@ export function createLayerStore(
         if (expected !== undefined && layer.diffId !== expected) throw wrongDigest(expected, layer.diffId)
         return layer
       }),
-    intake: () => createIntake(paths, db, () => driver().contentWriter()),
+    intake: () => createIntake(paths, db, () => driver().contentWriter(), context.hashThread),
     write: async (fill, { signal, intake } = {}) => {
       const taken = intake instanceof IntakeState ? intake : undefined
-      const whole = await begin(taken, async (contents, recipe) => {
-        const entries = startEntryIngest({ contents, recipe }, contents.reader ?? context.reader())
+      const whole = await begin(taken, async (parts, own) => {
+        const entries = startEntryIngest(parts, own.use(digestOf(parts.contents)))
         await fill(layerWriter(entries, signal))
         return entries.end()
       })

@@ -63,10 +63,15 @@ export interface LayerWriter {
  * again. Disposed without having been given to `write`, it leaves nothing.
  */
 export interface Intake extends Disposable {
-  /** Digest of `size` bytes of a file, kept unless the store has them. Throws `TAR_FILE_CHANGED` when there are fewer. */
-  take(fd: number, size: number): Buffer
+  /** Takes `size` bytes of a file, which are kept unless the store has them, and closes it, now or later. */
+  take(fd: number, size: number): Taken
   /** Does the store, or this intake, have it? */
   has(digest: Uint8Array): boolean
+}
+
+export interface Taken {
+  /** Of the contents: waits until they have been read. Throws `TAR_FILE_CHANGED` when there were fewer, and what reading throws. */
+  readonly digest: Buffer
 }
 
 export interface LayerStore {
@@ -274,7 +279,7 @@ export interface KnownFile {
 export interface StatCache {
   /** Of a file that is unchanged since it was remembered. A view, valid until `save`. */
   find(stats: Stat): KnownFile | undefined
-  /** `stats` as they were before and after the file was read. */
+  /** After `find` has not found it: `stats` as they were then, and when the file was opened to be read. */
   remember(stats: Stat, file: KnownFile): void
   save(): void
 }

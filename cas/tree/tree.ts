@@ -5,12 +5,14 @@
  */
 import { closeSync, constants } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
-import { isErrno, openat2, readlinkat, type Stat } from '../../linux/index.ts'
+import { isErrno, openat2, readlinkat, statOf, type Stat } from '../../linux/index.ts'
 import { readAttributes } from '../tar/attributes.ts'
 import { inDirectory, pathOf } from '../tar/names.ts'
 import { listDirectory, lstatAt, openDirectory } from '../tar/tree.ts'
 
 const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
+export type { Stat }
+
 /** Directories kept open: a walk needs its ancestors, and comes back to siblings. */
 const OPEN_DIRECTORIES = 64
 /** path_resolution(7). */
@@ -24,6 +26,8 @@ export interface Tree extends Disposable {
   readlink(path: string): string
   /** A regular file, for reading; the caller closes it. */
   open(path: string): number
+  /** fstat(2) of what is open. */
+  stat(fd: number): Stat
   /** What a layer keeps: user.*, file capabilities, ACLs. Quicker of a file that is open. */
   xattrs(file: string | number): ReadonlyMap<string, Buffer>
 }
@@ -72,6 +76,7 @@ export function openTree(rootFd: number): Tree {
       // Half the time of Node's open by /proc/self/fd/N/name.
       return openat2(fd, pathOf(name), { flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK })
     },
+    stat: statOf,
     xattrs: (file) => {
       if (typeof file === 'number') return readAttributes(file, 'trusted.overlay.').layer
       const [fd, name] = place(file)

@@ -281,8 +281,7 @@ function describe(tree: Tree, path: string, stats: NonNullable<ReturnType<Tree['
   if (stats.isDirectory()) return { type: 'dir', ...common, ...more }
   if (stats.isSymbolicLink())
     return { type: 'symlink', ...common, target: show(tree.readlink(path)), ...more }
-  if (!stats.isFile())
-    return { type: stats.type, ...common }
+  if (!stats.isFile()) return { type: stats.type, ...common }
   const fd = tree.open(path)
   try {
     const contents = Buffer.alloc(stats.size)

@@ -1,0 +1,148 @@
+/**
+ * What a tar is made of, for whoever computes its digest: literal bytes, zeros, and contents of the store, by where they are. Packed into buffers that
+ * pass from one thread to another without a copy.
+ *
+ * An operation: its kind (8 bytes, a number as float64, as are all fields) and length; of a content also segment, block, whether it is to be verified, and
+ * its sha256; of a literal then its bytes, up to a multiple of 8.
+ */
+import { createHash, type Hash } from 'node:crypto'
+import {
+  damagedContent,
+  MOST_VERIFIED,
+  type ContentReader,
+  type VerifyingReader,
+} from '../contents/reader.ts'
+import { DIGEST_BYTES, type Location } from '../contents/list.ts'
+
+const LITERAL = 0
+const ZEROS = 1
+const CONTENT = 2
+const HEAD = 16
+const CONTENT_BYTES = 5 * 8 + DIGEST_BYTES
+/** A message to another thread costs 10 us and more; what waits is in memory. */
+const BATCH = 256 * 1024
+const PART = 1024 * 1024
+const zeros = Buffer.alloc(64 * 1024)
+
+/** Collects operations. A batch that is full goes to `send`, and is its own from then on. */
+export class OperationWriter {
+  readonly #send: (batch: Uint8Array<ArrayBuffer>) => void
+  #bytes = new Uint8Array(0)
+  #view = new Float64Array(0)
+  #length = 0
+
+  constructor(send: (batch: Uint8Array<ArrayBuffer>) => void) {
+    this.#send = send
+  }
+
+  literal(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length;) {
+      this.#reserve(HEAD + 8)
+      const part = bytes.subarray(at, at + BATCH - this.#length - HEAD)
+      this.#put(LITERAL, part.length)
+      this.#bytes.set(part, this.#length)
+      this.#length += aligned(part.length)
+      at += part.length
+    }
+  }
+
+  zeros(length: number): void {
+    if (length === 0) return
+    this.#reserve(HEAD)
+    this.#put(ZEROS, length)
+  }
+
+  content(digest: Uint8Array, length: number, { segment, block }: Location, isVerified: boolean): void {
+    this.#reserve(CONTENT_BYTES)
+    this.#put(CONTENT, length)
+    const at = this.#length / 8
+    this.#view[at] = segment
+    this.#view[at + 1] = block
+    this.#view[at + 2] = Number(isVerified)
+    this.#bytes.set(digest, this.#length + 24)
+    this.#length += CONTENT_BYTES - HEAD
+  }
+
+  /** Sends what there is. */
+  flush(): void {
+    if (this.#length > 0) this.#send(this.#bytes.subarray(0, this.#length))
+    this.#bytes = new Uint8Array(0)
+    this.#length = 0
+  }
+
+  #put(kind: number, length: number): void {
+    this.#view[this.#length / 8] = kind
+    this.#view[this.#length / 8 + 1] = length
+    this.#length += HEAD
+  }
+
+  #reserve(bytes: number): void {
+    if (this.#length + bytes > this.#bytes.length) this.flush()
+    if (this.#bytes.length > 0) return
+    this.#bytes = new Uint8Array(BATCH)
+    this.#view = new Float64Array(this.#bytes.buffer)
+  }
+}
+
+/** Hashes batches, which must come in their order. */
+export class OperationHash {
+  readonly #hash = createHash('sha256')
+  readonly #reader: ContentReader
+  readonly #verified: VerifyingReader
+  readonly #part = Buffer.allocUnsafeSlow(PART)
+
+  constructor(reader: ContentReader) {
+    this.#reader = reader
+    this.#verified = reader.verifying()
+  }
+
+  /** Throws `STORE_CORRUPT` for a content that is not what its digest says. */
+  update(batch: Uint8Array<ArrayBuffer>): void {
+    const view = new Float64Array(batch.buffer)
+    for (let at = 0; at < batch.length;) {
+      const kind = view[at / 8]
+      const length = view[at / 8 + 1] ?? 0
+      at += HEAD
+      if (kind === LITERAL) {
+        this.#hash.update(batch.subarray(at, at + length))
+        at += aligned(length)
+      } else if (kind === ZEROS) {
+        for (let done = 0; done < length; done += zeros.length)
+          this.#hash.update(zeros.subarray(0, length - done))
+      } else {
+        const location = { segment: view[at / 8] ?? 0, block: view[at / 8 + 1] ?? 0 }
+        this.#content(
+          batch.subarray(at + 24, at + 24 + DIGEST_BYTES),
+          length,
+          location,
+          view[at / 8 + 2] === 1,
+        )
+        at += CONTENT_BYTES - HEAD
+      }
+    }
+  }
+
+  /** In hexadecimal digits. */
+  digest(): string {
+    return this.#hash.digest('hex')
+  }
+
+  #content(digest: Uint8Array, size: number, location: Location, isVerified: boolean): void {
+    if (isVerified && size <= MOST_VERIFIED) {
+      this.#hash.update(this.#verified(digest, location, size))
+      return
+    }
+    const found: Hash | undefined = isVerified ? createHash('sha256') : undefined
+    for (let at = 0; at < size; at += PART) {
+      const part = this.#part.subarray(0, Math.min(PART, size - at))
+      this.#reader.read(digest, location, at, part)
+      found?.update(part)
+      this.#hash.update(part)
+    }
+    if (found?.digest().equals(digest) === false) throw damagedContent(digest)
+  }
+}
+
+function aligned(length: number): number {
+  return Math.ceil(length / 8) * 8
+}

@@ -1,0 +1,88 @@
+/**
+ * The digest of a tar that is being made of literal bytes and of contents of the store. What is small is hashed when the tar ends, by the caller; what is
+ * large goes to the hash thread as it comes.
+ */
+import type { ContentReader } from '../contents/reader.ts'
+import type { Location } from '../contents/list.ts'
+import { OperationHash, OperationWriter } from './operations.ts'
+import type { HashThread, TarJob } from './thread.ts'
+
+export interface DigestOptions {
+  readonly reader: () => ContentReader
+  /** Makes readable what the tar was made of so far. */
+  readonly flush: () => void
+  /** `undefined`: another thread's reader could not read the contents. */
+  readonly thread: (() => HashThread) | undefined
+}
+
+/** Hashed in the time in which a thread starts. */
+const SMALL = 16 * 1024 * 1024
+/** So that hashing does not begin when all else is done. */
+const MOST_UNSENT = 4 * 1024 * 1024
+
+export class TarDigest implements Disposable {
+  readonly #options: DigestOptions
+  readonly #writer = new OperationWriter((batch) => this.#take(batch))
+  #bytes = 0
+  /** Of the contents that the writer has not sent. */
+  #unsent = 0
+  #hash: OperationHash | undefined
+  #job: TarJob | undefined
+  /** Of a tar that may still prove to be small. */
+  #batches: Uint8Array<ArrayBuffer>[] = []
+
+  constructor(options: DigestOptions) {
+    this.#options = options
+  }
+
+  literal(bytes: Uint8Array): void {
+    this.#writer.literal(bytes)
+    this.#bytes += bytes.length
+  }
+
+  zeros(length: number): void {
+    this.#writer.zeros(length)
+    this.#bytes += length
+  }
+
+  /** `isVerified`: is it to be, because it was not written just now? */
+  content(digest: Uint8Array, length: number, location: Location, isVerified: boolean): void {
+    this.#writer.content(digest, length, location, isVerified)
+    this.#bytes += length
+    this.#unsent += length
+    if (this.#unsent >= MOST_UNSENT) this.#writer.flush()
+  }
+
+  /** In hexadecimal digits. Of a large tar it takes a while. Throws `STORE_CORRUPT`. */
+  end(): string | Promise<string> {
+    this.#writer.flush()
+    if (this.#job !== undefined) return this.#job.end()
+    for (const batch of this.#batches) this.#update(batch)
+    this.#hash ??= new OperationHash(this.#options.reader())
+    return this.#hash.digest()
+  }
+
+  [Symbol.dispose](): void {
+    this.#job?.[Symbol.dispose]()
+  }
+
+  #take(batch: Uint8Array<ArrayBuffer>): void {
+    const { thread, flush } = this.#options
+    flush()
+    this.#unsent = 0
+    if (thread === undefined) {
+      this.#update(batch)
+      return
+    }
+    this.#batches.push(batch)
+    if (this.#bytes < SMALL) return
+    this.#job ??= thread().tar()
+    for (const one of this.#batches) this.#job.send(one)
+    this.#batches = []
+  }
+
+  #update(batch: Uint8Array<ArrayBuffer>): void {
+    this.#hash ??= new OperationHash(this.#options.reader())
+    this.#hash.update(batch)
+  }
+}

@@ -1,0 +1,197 @@
+/**
+ * A thread that reads and hashes beside the main thread. One for a store; it starts with the first work that is worth it, which takes 15 ms of its own.
+ */
+import { MessageChannel, receiveMessageOnPort, Worker, type MessagePort } from 'node:worker_threads'
+import { TbuildError } from '../../errors.ts'
+import type { StorePaths } from '../store/paths.ts'
+import type { DigestedFiles, OpenFile } from './files.ts'
+
+type Bytes = Uint8Array<ArrayBuffer>
+
+/** To the thread. Of a tar: more of it (`batch`), its end, or that nobody wants to know. Of files: which, and where to read them to. */
+export type Request = TarRequest | FilesRequest
+export interface TarRequest {
+  readonly tar: number
+  readonly batch?: Bytes
+  readonly isDropped?: boolean
+}
+export interface FilesRequest {
+  readonly files: number
+  readonly open: readonly OpenFile[]
+  readonly buffer: Bytes
+}
+
+export interface Failure {
+  readonly code: string
+  readonly message: string
+  readonly hint: string | undefined
+}
+
+/** From the thread: a tar's digest in hexadecimal digits, or why there is none. */
+export interface TarAnswer {
+  readonly tar: number
+  readonly digest?: string
+  readonly error?: Failure | undefined
+}
+
+export interface FilesAnswer {
+  readonly files: number
+  readonly buffer: Bytes
+  readonly digested?: DigestedFiles
+  readonly error?: Failure | undefined
+}
+
+export interface ThreadData {
+  readonly paths: StorePaths
+  /** How many batches of tars, and how many of files, are done. */
+  readonly done: Int32Array
+  /** For `FilesAnswer`s. */
+  readonly port: MessagePort
+}
+export const TARS_DONE = 0
+export const FILES_DONE = 1
+
+export interface TarJob extends Disposable {
+  /** Takes the batch away. Waits when the thread is far behind. */
+  send(batch: Bytes): void
+  /** Throws what the thread met, e.g. `STORE_CORRUPT`. */
+  end(): Promise<string>
+}
+
+/** Disposed when nobody needs what was read any more. */
+export interface FilesJob extends Disposable {
+  readonly isDone: boolean
+  /** Waits for it. Throws what the thread met. */
+  result(): DigestedFiles & { readonly buffer: Bytes }
+}
+
+export interface HashThread extends Disposable {
+  tar(): TarJob
+  /** Reads and digests them, and closes them; `undefined`: it has enough to do. Together they are at most `FILE_BYTES`. */
+  files(open: readonly OpenFile[]): FilesJob | undefined
+}
+
+export const FILE_BYTES: number = 1024 * 1024
+const MOST_FILE_JOBS = 3
+/** A quarter of a MiB each. */
+const MOST_TAR_BATCHES = 64
+const STUCK_MS = 300_000
+
+export function createHashThread(paths: StorePaths): HashThread {
+  const done = new Int32Array(new SharedArrayBuffer(8))
+  const { port1: results, port2: port } = new MessageChannel()
+  const tars = new Map<number, PromiseWithResolvers<string>>()
+  const answers = new Map<number, FilesAnswer>()
+  const buffers: Bytes[] = []
+  let fileJobs = 0
+  let sent = 0
+  let numbers = 0
+  let worker: Worker | undefined
+
+  const settle = ({ tar, digest = '', error }: TarAnswer): void => {
+    if (error === undefined) tars.get(tar)?.resolve(digest)
+    else tars.get(tar)?.reject(errorOf(error))
+    tars.delete(tar)
+    // It is no reason for the process to stay.
+    if (tars.size === 0) worker?.unref()
+  }
+  const start = (): Worker => {
+    // Beside the bundle, or beside this file.
+    const file = import.meta.url.endsWith('.ts') ? './worker.ts' : './hash-thread.js'
+    const workerData: ThreadData = { paths, done, port }
+    const started = new Worker(new URL(file, import.meta.url), {
+      workerData,
+      transferList: [port],
+      // It closes what others have opened.
+      trackUnmanagedFds: false,
+    })
+    started.on('message', settle)
+    started.on('error', (error) => {
+      for (const { reject } of tars.values()) reject(error)
+      tars.clear()
+    })
+    started.unref()
+    return started
+  }
+  const post = (request: Request, bytes?: Bytes): void => {
+    worker ??= start()
+    worker.postMessage(request, bytes === undefined ? [] : [bytes.buffer])
+  }
+  /** Until `ready`, which is asked again each time that something is done. */
+  const waitUntil = (index: number, ready: (count: number) => boolean): void => {
+    for (;;) {
+      const count = Atomics.load(done, index)
+      if (ready(count)) return
+      if (Atomics.wait(done, index, count, STUCK_MS) === 'timed-out')
+        throw new Error('the hash thread is stuck')
+    }
+  }
+  const hasAnswered = (job: number): boolean => {
+    for (let next = receiveMessageOnPort(results); next !== undefined; next = receiveMessageOnPort(results)) {
+      const answer = next.message as FilesAnswer
+      answers.set(answer.files, answer)
+    }
+    return answers.has(job)
+  }
+
+  return {
+    tar: () => {
+      const tar = ++numbers
+      let ended = false
+      return {
+        send: (batch) => {
+          waitUntil(TARS_DONE, (count) => sent - count < MOST_TAR_BATCHES)
+          sent++
+          post({ tar, batch }, batch)
+        },
+        end: () => {
+          ended = true
+          const result = Promise.withResolvers<string>()
+          tars.set(tar, result)
+          post({ tar })
+          worker?.ref()
+          return result.promise
+        },
+        [Symbol.dispose]: () => {
+          if (!ended) post({ tar, isDropped: true })
+          ended = true
+        },
+      }
+    },
+    files: (open) => {
+      if (fileJobs === MOST_FILE_JOBS) return undefined
+      fileJobs++
+      const files = ++numbers
+      const buffer = buffers.pop() ?? new Uint8Array(FILE_BYTES)
+      post({ files, open, buffer }, buffer)
+      return {
+        get isDone() {
+          return hasAnswered(files)
+        },
+        result: () => {
+          waitUntil(FILES_DONE, () => hasAnswered(files))
+          const answer = answers.get(files)
+          if (answer?.digested === undefined) throw errorOf(answer?.error)
+          return { ...answer.digested, buffer: answer.buffer }
+        },
+        [Symbol.dispose]: () => {
+          waitUntil(FILES_DONE, () => hasAnswered(files))
+          const answer = answers.get(files)
+          answers.delete(files)
+          fileJobs--
+          if (answer !== undefined) buffers.push(answer.buffer)
+        },
+      }
+    },
+    [Symbol.dispose]: () => {
+      void worker?.terminate()
+      worker = undefined
+      results.close()
+    },
+  }
+}
+
+function errorOf(failure: Failure | undefined): Error {
+  if (failure === undefined) return new Error('the hash thread gave no answer')
+  return new TbuildError(failure.code, failure.message, { hint: failure.hint })
+}

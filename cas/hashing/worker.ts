@@ -1,0 +1,84 @@
+/** What runs in the hash thread. */
+import { parentPort, workerData } from 'node:worker_threads'
+import { TbuildError } from '../../errors.ts'
+import { createContentReader } from '../contents/reader.ts'
+import { digestFiles } from './files.ts'
+import { OperationHash } from './operations.ts'
+import {
+  FILES_DONE,
+  TARS_DONE,
+  type Failure,
+  type FilesAnswer,
+  type FilesRequest,
+  type Request,
+  type TarAnswer,
+  type TarRequest,
+  type ThreadData,
+} from './thread.ts'
+
+interface Tar extends Disposable {
+  readonly hash: OperationHash
+  /** The first; what comes after it is not looked at. */
+  error: Failure | undefined
+}
+
+const { paths, done, port } = workerData as ThreadData
+const tars = new Map<number, Tar>()
+
+parentPort?.on('message', (request: Request) => {
+  if ('files' in request) takeFiles(request)
+  else takeTar(request)
+})
+
+function takeTar({ tar: number, batch, isDropped }: TarRequest): void {
+  const tar = tars.get(number) ?? beginTar()
+  tars.set(number, tar)
+  if (batch !== undefined) {
+    tar.error ??= attempt(() => tar.hash.update(batch))
+    tell(TARS_DONE)
+    return
+  }
+  tars.delete(number)
+  tar[Symbol.dispose]()
+  if (isDropped === true) return
+  const { error } = tar
+  const answer: TarAnswer = {
+    tar: number,
+    ...(error === undefined ? { digest: tar.hash.digest() } : { error }),
+  }
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a window's has one, a port's has not
+  parentPort?.postMessage(answer)
+}
+
+function beginTar(): Tar {
+  const reader = createContentReader(paths)
+  return {
+    hash: new OperationHash(reader),
+    error: undefined,
+    [Symbol.dispose]: () => reader[Symbol.dispose](),
+  }
+}
+
+function takeFiles({ files, open, buffer }: FilesRequest): void {
+  let answer: FilesAnswer = { files, buffer }
+  const error = attempt(() => {
+    answer = { ...answer, digested: digestFiles(open, buffer) }
+  })
+  port.postMessage({ ...answer, error }, [buffer.buffer])
+  tell(FILES_DONE)
+}
+
+function tell(index: number): void {
+  Atomics.add(done, index, 1)
+  Atomics.notify(done, index)
+}
+
+function attempt(work: () => void): Failure | undefined {
+  try {
+    work()
+    return undefined
+  } catch (error) {
+    const { message, code = 'ERROR' } = error as NodeJS.ErrnoException
+    return { code, message, hint: error instanceof TbuildError ? error.hint : undefined }
+  }
+}
