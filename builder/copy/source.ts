@@ -23,7 +23,7 @@ export interface Found {
   readonly type: TarEntryType
   readonly stats: Stat
   /** Of a file that was digested. */
-  readonly known: KnownFile | undefined
+  known: KnownFile | undefined
 }
 
 /** `undefined` when there is nothing, or nothing that a layer can have. */
@@ -111,7 +111,8 @@ export async function digestSources(
       const found = find(tree, path)
       if (found === undefined) continue
       if (relative !== '' && options.excludes?.(relative, found.type === 'directory') === true) continue
-      seen.push({ found, relative, file: found.type === 'file' ? lookAt(found, options) : undefined })
+      if (found.type === 'file') found.known = lookAt(found, options)
+      seen.push({ found, relative })
       if (found.type === 'directory') {
         for (const name of tree.list(path).toReversed()) {
           pending.push({
@@ -135,12 +136,10 @@ export async function digestSources(
     all.update(`source ${JSON.stringify(name)}\n`)
     const paths = found.get(tree) ?? new Map<string, Found>()
     found.set(tree, paths)
-    for (const { found: entry, relative, file } of walked[i] ?? []) {
-      const known = file && { digest: file.digest, isPlain: file.isPlain }
-      if (known !== undefined && file?.isNew === true) options.statCache?.remember(entry.stats, known)
-      const whole = { ...entry, known }
-      paths.set(entry.path, whole)
-      all.update(`${line(whole, relative, options.owners, inodes)}\n`)
+    for (const { found: entry, relative } of walked[i] ?? []) {
+      if (entry.known instanceof NewFile) options.statCache?.remember(entry.stats, entry.known)
+      paths.set(entry.path, entry)
+      all.update(`${line(entry, relative, options.owners, inodes)}\n`)
     }
   }
   return { digest: `sha256:${all.digest('hex')}`, found }
@@ -150,8 +149,21 @@ interface Seen {
   readonly found: Found
   /** To the source. */
   readonly relative: string
-  /** Its `digest` may wait for the file to be read. */
-  readonly file: (KnownFile & { readonly isNew?: boolean }) | undefined
+}
+
+/** One that no cache knew: its digest may wait until it has been read. */
+class NewFile implements KnownFile {
+  readonly isPlain: boolean
+  readonly #taken: { readonly digest: Buffer }
+
+  constructor(isPlain: boolean, taken: { readonly digest: Buffer }) {
+    this.isPlain = isPlain
+    this.#taken = taken
+  }
+
+  get digest(): Buffer {
+    return this.#taken.digest
+  }
 }
 
 function line(found: Found, relative: string, owners: boolean, inodes: Map<string, number>): string {
@@ -174,30 +186,20 @@ function line(found: Found, relative: string, owners: boolean, inodes: Map<strin
   return JSON.stringify(fields)
 }
 
-const EMPTY = hash('sha256', '', 'buffer')
+const EMPTY = { digest: hash('sha256', '', 'buffer') }
 
-function lookAt(found: Found, options: DigestOptions): Seen['file'] {
+function lookAt(found: Found, options: DigestOptions): KnownFile {
   const known = options.statCache?.find(found.stats)
   if (known !== undefined) return known
   const { tree, path, stats } = found
   const fd = openUnchanged(tree, path, stats)
-  let isPlain: boolean
+  let isTaken = false
   try {
-    isPlain = tree.xattrs(fd).size === 0
-  } catch (error) {
-    closeSync(fd)
-    throw error
-  }
-  if (stats.size === 0) {
-    closeSync(fd)
-    return { digest: EMPTY, isPlain, isNew: true }
-  }
-  const taken = options.intake().take(fd, stats.size)
-  return {
-    get digest() {
-      return taken.digest
-    },
-    isPlain,
-    isNew: true,
+    const isPlain = tree.xattrs(fd).size === 0
+    if (stats.size === 0) return new NewFile(isPlain, EMPTY)
+    isTaken = true
+    return new NewFile(isPlain, options.intake().take(fd, stats.size))
+  } finally {
+    if (!isTaken) closeSync(fd)
   }
 }

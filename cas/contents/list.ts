@@ -51,8 +51,8 @@ export class ContentList {
   digest(content: number): Buffer {
     return this.#digests.subarray(content * DIGEST_BYTES, (content + 1) * DIGEST_BYTES)
   }
-  copyDigest(content: number, into: Buffer): void {
-    this.#digests.copy(into, 0, content * DIGEST_BYTES, (content + 1) * DIGEST_BYTES)
+  copyDigest(content: number, into: Buffer, at = 0): void {
+    this.#digests.copy(into, at, content * DIGEST_BYTES, (content + 1) * DIGEST_BYTES)
   }
   size(content: number): number {
     return this.#sizes[content] ?? 0
@@ -72,8 +72,15 @@ export class ContentList {
     const [a = 0, b = 0, c = 0, d = 0] = digest
     for (let slot = ((a << 24) | (b << 16) | (c << 8) | d) & mask; ; slot = (slot + 1) & mask) {
       const number = (this.#table[slot] ?? 0) - 1
-      if (number < 0 || this.digest(number).equals(digest)) return slot
+      if (number < 0 || this.#isDigestOf(number, digest)) return slot
     }
+  }
+
+  #isDigestOf(number: number, digest: Uint8Array): boolean {
+    const digests = this.#digests
+    const start = number * DIGEST_BYTES
+    for (let i = 0; i < DIGEST_BYTES; i++) if (digests[start + i] !== digest[i]) return false
+    return true
   }
 
   #grow(): void {

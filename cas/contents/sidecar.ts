@@ -18,12 +18,13 @@ export interface SidecarRecord {
 
 export function formatRecords(list: ContentList, contents: readonly number[]): Buffer {
   const out = Buffer.alloc(contents.length * RECORD_BYTES)
+  const fields = new DataView(out.buffer, out.byteOffset, out.length)
   for (const [i, content] of contents.entries()) {
     const at = i * RECORD_BYTES
-    list.digest(content).copy(out, at)
-    out.writeUInt32LE(list.block(content), at + 32)
-    out.writeBigUInt64LE(BigInt(list.size(content)), at + 40)
-    out.writeUInt32LE(checksum(out, at), at + 36)
+    list.copyDigest(content, out, at)
+    fields.setUint32(at + 32, list.block(content), true)
+    fields.setBigUint64(at + 40, BigInt(list.size(content)), true)
+    fields.setUint32(at + 36, checksum(out, at), true)
   }
   return out
 }

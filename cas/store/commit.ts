@@ -1,6 +1,6 @@
 /**
- * Making layers visible, as many at a time as have come up. (1) What was written becomes durable. (2) Where another ingest has stored the same contents
- * meanwhile, theirs are taken; the driver makes its index image over what now counts, and that becomes durable. (3) In one transaction the files get
+ * Making layers visible, as many at a time as have come up. (1) What was written becomes durable. (2) Meanwhile, where another ingest has stored the same
+ * contents, theirs are taken; the driver makes its index image over what now counts, and that becomes durable. (3) In one transaction the files get
  * their names, the directory is synced, and all is recorded; a layer whose contents have moved in between goes back to (2).
  */
 import { renameSync, rmSync } from 'node:fs'
@@ -81,9 +81,9 @@ export function createCommitter(
     // Nothing is needed of it, unless collection takes it away before this is recorded.
     if (typeof diffId === 'string' && isStored(diffId))
       return { one, diffId, wasStored: true, image: undefined }
-    await makeDurable(layer)
+    const durable = makeDurable(layer)
     layer.contents.resolve()
-    const image = await driver().index(layer.tree, layer.contents.list)
+    const [image] = await Promise.all([driver().index(layer.tree, layer.contents.list), durable])
     return { one, diffId: await diffId, wasStored: false, image }
   }
 
