@@ -1,7 +1,7 @@
 /**
  * A thread that reads and hashes beside the main thread. One for a store; it starts with the first work that is worth it, which takes 15 ms of its own.
  */
-import { MessageChannel, receiveMessageOnPort, Worker, type MessagePort } from 'node:worker_threads'
+import type { MessagePort, Worker } from 'node:worker_threads'
 import { TbuildError } from '../../errors.ts'
 import type { StorePaths } from '../store/paths.ts'
 import type { DigestedFiles, OpenFile } from './files.ts'
@@ -78,6 +78,8 @@ const MOST_TAR_BATCHES = 64
 const STUCK_MS = 300_000
 
 export function createHashThread(paths: StorePaths): HashThread {
+  // Loaded now: it takes half a millisecond, and most commands need no thread.
+  const { MessageChannel, receiveMessageOnPort, Worker: Thread } = process.getBuiltinModule('node:worker_threads')
   const done = new Int32Array(new SharedArrayBuffer(8))
   const { port1: results, port2: port } = new MessageChannel()
   const tars = new Map<number, PromiseWithResolvers<string>>()
@@ -99,7 +101,7 @@ export function createHashThread(paths: StorePaths): HashThread {
     // Beside the bundle, or beside this file.
     const file = import.meta.url.endsWith('.ts') ? './worker.ts' : './hash-thread.js'
     const workerData: ThreadData = { paths, done, port }
-    const started = new Worker(new URL(file, import.meta.url), {
+    const started = new Thread(new URL(file, import.meta.url), {
       workerData,
       transferList: [port],
       // It closes what others have opened.
