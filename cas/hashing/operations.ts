@@ -79,7 +79,8 @@ export class OperationWriter {
   #reserve(bytes: number): void {
     if (this.#length + bytes > this.#bytes.length) this.flush()
     if (this.#bytes.length > 0) return
-    this.#bytes = new Uint8Array(BATCH)
+    // Memory that is not used costs nothing.
+    this.#bytes = Buffer.allocUnsafeSlow(BATCH)
     this.#view = new Float64Array(this.#bytes.buffer)
   }
 }
@@ -89,7 +90,7 @@ export class OperationHash {
   readonly #hash = createHash('sha256')
   readonly #reader: ContentReader
   readonly #verified: VerifyingReader
-  readonly #part = Buffer.allocUnsafeSlow(PART)
+  #part: Buffer | undefined
 
   constructor(reader: ContentReader) {
     this.#reader = reader
@@ -134,7 +135,7 @@ export class OperationHash {
     }
     const found: Hash | undefined = isVerified ? createHash('sha256') : undefined
     for (let at = 0; at < size; at += PART) {
-      const part = this.#part.subarray(0, Math.min(PART, size - at))
+      const part = (this.#part ??= Buffer.allocUnsafeSlow(PART)).subarray(0, Math.min(PART, size - at))
       this.#reader.read(digest, location, at, part)
       found?.update(part)
       this.#hash.update(part)
