@@ -77,7 +77,14 @@ export class IntakeState implements Intake {
         closeSync(fd)
       }
     }
-    if (this.#bytes + size > FILE_BYTES || this.#files.length === BATCH_FILES) this.#endBatch()
+    if (this.#bytes + size > FILE_BYTES || this.#files.length === BATCH_FILES) {
+      try {
+        this.#endBatch()
+      } catch (error) {
+        closeSync(fd)
+        throw error
+      }
+    }
     const file = new Waiting(fd, size, () => this.#settle())
     this.#files.push(file)
     this.#bytes += size

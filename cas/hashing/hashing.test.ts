@@ -1,0 +1,200 @@
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { createHash, hash, randomBytes } from 'node:crypto'
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createContentReader, type ContentReader } from '../contents/reader.ts'
+import { createSegmentWriter } from '../contents/segments.ts'
+import type { ContentWriter } from '../contents/types.ts'
+import { openStore } from '../index.ts'
+import { openDatabase, type Database } from '../store/database.ts'
+import { createIntake } from '../store/intake.ts'
+import { segmentPath, storePaths, type StorePaths } from '../store/paths.ts'
+import { TarDigest } from './tar-digest.ts'
+import { createHashThread, type HashThread } from './thread.ts'
+
+const MB = 1024 * 1024
+
+let paths: StorePaths
+let db: Database
+let reader: ContentReader
+let thread: HashThread
+beforeEach(async () => {
+  paths = storePaths(mkdtempSync(join(tmpdir(), 'hashing-')))
+  await (await openStore(paths.root))[Symbol.asyncDispose]()
+  db = openDatabase(paths.index)
+  reader = createContentReader(paths)
+  thread = createHashThread(paths)
+})
+afterEach(() => {
+  thread[Symbol.dispose]()
+  reader[Symbol.dispose]()
+  db[Symbol.dispose]()
+  rmSync(paths.root, { recursive: true })
+})
+
+const write = (name: string, bytes: Uint8Array): string => {
+  const path = join(paths.root, name)
+  writeFileSync(path, bytes)
+  return path
+}
+const intake = (contents: ContentWriter) =>
+  createIntake(
+    paths,
+    db,
+    () => contents,
+    () => thread,
+  )
+const openFiles = (): number => readdirSync('/proc/self/fd').length
+
+describe.each(['here', 'in the thread'])('the digest of a tar, computed %s', (where) => {
+  const digestOf = (contents: ContentWriter): TarDigest =>
+    new TarDigest({
+      reader: () => reader,
+      flush: () => contents.flush(),
+      thread: where === 'here' ? undefined : () => thread,
+    })
+
+  test.each(['small', 'large'])('is that of its bytes: %s', async (size) => {
+    using contents = createSegmentWriter(paths, db)
+    using digest = digestOf(contents)
+    const expected = createHash('sha256')
+    const rounds = size === 'small' ? 3 : 60
+    for (let round = 0; round < rounds; round++) {
+      const literal = randomBytes(round % 7 === 0 ? 300_001 : 513 + round)
+      digest.literal(literal)
+      expected.update(literal)
+      // Larger than what is verified at once, too.
+      const bytes = randomBytes(round % 20 === 1 ? 3 * MB + 5 : 400_000 + round)
+      const content = contents.put(hash('sha256', bytes, 'buffer'), bytes)
+      const { list } = contents
+      digest.content(list.digest(content), bytes.length, list.location(content), round % 2 === 0)
+      expected.update(bytes)
+      digest.zeros(round * 1000)
+      expected.update(Buffer.alloc(round * 1000))
+    }
+    expect(await digest.end()).toBe(expected.digest('hex'))
+  })
+
+  test('of several at a time', async () => {
+    using contents = createSegmentWriter(paths, db)
+    const parts = [0, 1, 2].map(() => ({ digest: digestOf(contents), hash: createHash('sha256') }))
+    for (let round = 0; round < 20; round++) {
+      for (const { digest, hash: expected } of parts) {
+        const bytes = randomBytes(2 * MB)
+        digest.literal(bytes)
+        expected.update(bytes)
+      }
+    }
+    // One that nobody wants does not disturb the others.
+    parts.pop()?.digest[Symbol.dispose]()
+    for (const { digest, hash: expected } of parts) expect(await digest.end()).toBe(expected.digest('hex'))
+  })
+
+  test.each([
+    ['is refused when a content is not what it says', true, 'STORE_CORRUPT'],
+    ['does not look at what was written just now', false, 'a digest'],
+  ])('%s', async (_, isVerified, expected) => {
+    using contents = createSegmentWriter(paths, db)
+    const bytes = randomBytes(20 * MB)
+    const content = contents.put(hash('sha256', bytes, 'buffer'), bytes)
+    contents.flush()
+    const location = contents.list.location(content)
+    const fd = openSync(segmentPath(paths, location.segment), 'r+')
+    writeSync(fd, Buffer.from('damage'), 0, 6, location.block * 512 + 5 * MB)
+    closeSync(fd)
+    using digest = digestOf(contents)
+    const outcome = async (): Promise<string> => {
+      digest.content(contents.list.digest(content), bytes.length, location, isVerified)
+      digest.literal(Buffer.from('and more'))
+      await digest.end()
+      return 'a digest'
+    }
+    expect(await outcome().catch((error: { code: string }) => error.code)).toBe(expected)
+  })
+})
+
+describe('files of a context', () => {
+  test('small and large, are digested and kept once, and closed', () => {
+    const before = openFiles()
+    const contents = createSegmentWriter(paths, db)
+    using taking = intake(contents)
+    // Enough for the thread to get some.
+    const files = Array.from({ length: 400 }, (_, i) => {
+      const bytes = i % 40 === 7 ? randomBytes(300_000) : Buffer.alloc(60_000, `file ${i % 100}`)
+      return { bytes, path: write(`f${i}`, bytes) }
+    })
+    const taken = files.map(({ path, bytes }) => taking.take(openSync(path, 'r'), bytes.length))
+    for (const [i, { digest }] of taken.entries()) {
+      const { bytes } = files[i] ?? { bytes: Buffer.alloc(0) }
+      expect(digest.equals(hash('sha256', bytes, 'buffer'))).toBe(true)
+      expect(taking.has(digest)).toBe(true)
+    }
+    expect(contents.list.count).toBe(new Set(taken.map(({ digest }) => digest.toString('hex'))).size)
+    const content = contents.find(taken[0]?.digest ?? Buffer.alloc(0)) ?? -1
+    contents.flush()
+    const into = Buffer.alloc(contents.list.size(content))
+    reader.read(contents.list.digest(content), contents.list.location(content), 0, into)
+    expect(into.equals(readFileSync(files[0]?.path ?? ''))).toBe(true)
+    reader[Symbol.dispose]()
+    taking[Symbol.dispose]()
+    // What stays open is the thread's, if it was needed.
+    expect(openFiles()).toBeLessThan(before + 20)
+  })
+
+  test('one that has become shorter is told of, and the others are taken', () => {
+    using taking = intake(createSegmentWriter(paths, db))
+    const paths3 = ['a', 'b', 'c'].map((name) => write(name, randomBytes(1000)))
+    const taken = paths3.map((path) => taking.take(openSync(path, 'r'), 1000))
+    truncateSync(paths3[1] ?? '', 10)
+    expect(taken[0]?.digest).toHaveLength(32)
+    expect(() => taken[1]?.digest).toThrow(expect.objectContaining({ code: 'TAR_FILE_CHANGED' }))
+    expect(taken[2]?.digest).toHaveLength(32)
+  })
+
+  test('one with holes is digested, and not kept', () => {
+    using taking = intake(createSegmentWriter(paths, db))
+    const bytes = Buffer.concat([randomBytes(65_536), Buffer.alloc(65_536)])
+    const { digest } = taking.take(openSync(write('holes', bytes), 'r'), bytes.length)
+    expect(digest.equals(hash('sha256', bytes, 'buffer'))).toBe(true)
+    expect(taking.has(digest)).toBe(false)
+  })
+
+  test('what cannot be read is an error, here and in the thread; nothing stays open', () => {
+    const large = write('large', randomBytes(100_000))
+    const before = openFiles()
+    for (const count of [3, 300]) {
+      const taking = intake(createSegmentWriter(paths, db))
+      const fds = Array.from({ length: count }, () => openSync(large, 'r'))
+      // A directory can be opened, not read.
+      const directory = openSync(paths.root, 'r')
+      expect(() => {
+        for (const fd of fds) taking.take(fd, 100_000)
+        return taking.take(directory, 100).digest
+      }).toThrow(expect.objectContaining({ code: 'EISDIR' }))
+      taking[Symbol.dispose]()
+    }
+    expect(openFiles()).toBeLessThan(before + 20)
+  })
+
+  test('an intake that is disposed of midway leaves nothing open and nothing kept', () => {
+    const file = write('file', randomBytes(90_000))
+    const before = openFiles()
+    {
+      using taking = intake(createSegmentWriter(paths, db))
+      for (let i = 0; i < 200; i++) taking.take(openSync(file, 'r'), 90_000)
+    }
+    expect(openFiles()).toBeLessThan(before + 20)
+    expect(db.get('SELECT count(*) AS n FROM contents')?.['n']).toBe(0)
+  })
+})
