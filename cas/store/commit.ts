@@ -69,7 +69,7 @@ export function createCommitter(
   const makeDurable = async (layer: IncomingLayer): Promise<void> => {
     let sync = synced.get(layer)
     if (sync === undefined) {
-      sync = Promise.all([layer.recipe.finish(), layer.contents.sync()])
+      sync = whole([layer.recipe.finish(), layer.contents.sync()])
       synced.set(layer, sync)
     }
     await sync
@@ -81,9 +81,8 @@ export function createCommitter(
     // Nothing is needed of it, unless collection takes it away before this is recorded.
     if (typeof diffId === 'string' && isStored(diffId))
       return { one, diffId, wasStored: true, image: undefined }
-    const durable = makeDurable(layer)
     layer.contents.resolve()
-    const [image] = await Promise.all([driver().index(layer.tree, layer.contents.list), durable])
+    const [, image] = await whole([makeDurable(layer), driver().index(layer.tree, layer.contents.list)])
     return { one, diffId: await diffId, wasStored: false, image }
   }
 
@@ -137,4 +136,10 @@ export function createCommitter(
       waiting.push({ layer, resolve, reject })
       if (!running) void run()
     })
+}
+
+/** As `Promise.all`, but fails only when all have ended: what they write to is closed then. */
+async function whole<const Work extends readonly Promise<unknown>[]>(work: Work) {
+  await Promise.allSettled(work)
+  return await Promise.all(work)
 }
