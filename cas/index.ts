@@ -26,6 +26,7 @@ export type {
   ImageStore,
   IngestOptions,
   Intake,
+  Taken,
   KnownFile,
   Layer,
   LayerStore,

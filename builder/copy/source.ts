@@ -9,6 +9,7 @@ import {
   type KnownFile,
   type LayerWriter,
   type StatCache,
+  type Taken,
   type TarEntryType,
   type Tree,
 } from '../../cas/index.ts'
@@ -101,6 +102,7 @@ export async function digestSources(
   options: DigestOptions,
 ): Promise<SourceDigest> {
   const walked: Seen[][] = []
+  const expect = createExpectation(options)
   let last = performance.now()
   for (const { tree, path: top } of sources) {
     const seen: Seen[] = []
@@ -111,7 +113,10 @@ export async function digestSources(
       const found = find(tree, path)
       if (found === undefined) continue
       if (relative !== '' && options.excludes?.(relative, found.type === 'directory') === true) continue
-      if (found.type === 'file') found.known = lookAt(found, options)
+      if (found.type === 'file') {
+        found.known = lookAt(found, options)
+        expect(found.known)
+      }
       seen.push({ found, relative })
       if (found.type === 'directory') {
         for (const name of tree.list(path).toReversed()) {
@@ -145,6 +150,23 @@ export async function digestSources(
   return { digest: `sha256:${all.digest('hex')}`, found }
 }
 
+/** To see whether one is new, files are read one by one. */
+const MOST_LOOKED_AT = 8
+
+/** As soon as one file is new there will be a layer, with all the others: the store can verify what it has of them. */
+function createExpectation({ intake }: DigestOptions): (file: KnownFile) => void {
+  let isExpected = false
+  let lookedAt = 0
+  const waiting: Buffer[] = []
+  return (file) => {
+    if (!(file instanceof NewFile)) waiting.push(file.digest)
+    else if (!isExpected && lookedAt++ < MOST_LOOKED_AT) isExpected = file.isNew
+    if (!isExpected) return
+    for (const digest of waiting) intake().expect(digest)
+    waiting.length = 0
+  }
+}
+
 interface Seen {
   readonly found: Found
   /** To the source. */
@@ -154,15 +176,18 @@ interface Seen {
 /** One that no cache knew: its digest may wait until it has been read. */
 class NewFile implements KnownFile {
   readonly isPlain: boolean
-  readonly #taken: { readonly digest: Buffer }
+  readonly #taken: Taken
 
-  constructor(isPlain: boolean, taken: { readonly digest: Buffer }) {
+  constructor(isPlain: boolean, taken: Taken) {
     this.isPlain = isPlain
     this.#taken = taken
   }
 
   get digest(): Buffer {
     return this.#taken.digest
+  }
+  get isNew(): boolean {
+    return this.#taken.isNew
   }
 }
 
@@ -186,7 +211,7 @@ function line(found: Found, relative: string, owners: boolean, inodes: Map<strin
   return JSON.stringify(fields)
 }
 
-const EMPTY = { digest: hash('sha256', '', 'buffer') }
+const EMPTY: Taken = { digest: hash('sha256', '', 'buffer'), isNew: false }
 
 function lookAt(found: Found, options: DigestOptions): KnownFile {
   const known = options.statCache?.find(found.stats)

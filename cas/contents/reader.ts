@@ -15,8 +15,16 @@ export interface ContentReader extends Disposable {
   verifying(): VerifyingReader
 }
 
-/** All of a content: a view, valid until the next call. Throws `STORE_CORRUPT` when it is not what its digest says. */
-export type VerifyingReader = (digest: Uint8Array, location: Location, size: number) => Buffer
+/**
+ * All of a content: a view, valid until the next call. Throws `STORE_CORRUPT` when it is not what its digest says, unless it `isVerified`, and was before
+ * this reader was made.
+ */
+export type VerifyingReader = (
+  digest: Uint8Array,
+  location: Location,
+  size: number,
+  isVerified?: boolean,
+) => Buffer
 
 const OPEN_FILES = 64
 const AHEAD = 1024 * 1024
@@ -61,9 +69,9 @@ export function createContentReader(paths: StorePaths): ContentReader {
     read: readAt,
     verifying: () => {
       const ahead = createReadAhead(fdOf, paths)
-      return (digest, location, size) => {
+      return (digest, location, size, isVerified = false) => {
         const seen = ahead(location, size)
-        if (seen !== undefined && isRight(seen, digest)) return seen
+        if (seen !== undefined && (isVerified || isRight(seen, digest))) return seen
         return readVerified(readAt, digest, location, size)
       }
     },

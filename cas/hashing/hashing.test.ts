@@ -48,26 +48,25 @@ const write = (name: string, bytes: Uint8Array): string => {
   writeFileSync(path, bytes)
   return path
 }
+const digestOf = (contents: ContentWriter, where: string): TarDigest =>
+  new TarDigest({
+    reader: () => reader,
+    flush: () => contents.flush(),
+    thread: where === 'here' ? undefined : () => thread,
+  })
 const intake = (contents: ContentWriter) =>
   createIntake(
     paths,
     db,
-    () => contents,
+    () => ({ contents, digest: digestOf(contents, 'in the thread') }),
     () => thread,
   )
 const openFiles = (): number => readdirSync('/proc/self/fd').length
 
 describe.each(['here', 'in the thread'])('the digest of a tar, computed %s', (where) => {
-  const digestOf = (contents: ContentWriter): TarDigest =>
-    new TarDigest({
-      reader: () => reader,
-      flush: () => contents.flush(),
-      thread: where === 'here' ? undefined : () => thread,
-    })
-
   test.each(['small', 'large'])('is that of its bytes: %s', async (size) => {
     using contents = createSegmentWriter(paths, db)
-    using digest = digestOf(contents)
+    using digest = digestOf(contents, where)
     const expected = createHash('sha256')
     const rounds = size === 'small' ? 3 : 60
     for (let round = 0; round < rounds; round++) {
@@ -78,7 +77,7 @@ describe.each(['here', 'in the thread'])('the digest of a tar, computed %s', (wh
       const bytes = randomBytes(round % 20 === 1 ? 3 * MB + 5 : 400_000 + round)
       const content = contents.put(hash('sha256', bytes, 'buffer'), bytes)
       const { list } = contents
-      digest.content(list.digest(content), bytes.length, list.location(content), round % 2 === 0)
+      digest.content(list.digest(content), bytes.length, list.location(content), round % 2 === 1)
       expected.update(bytes)
       digest.zeros(round * 1000)
       expected.update(Buffer.alloc(round * 1000))
@@ -86,9 +85,38 @@ describe.each(['here', 'in the thread'])('the digest of a tar, computed %s', (wh
     expect(await digest.end()).toBe(expected.digest('hex'))
   })
 
+  test('is the same when contents were verified ahead; damage is found all the same', async () => {
+    using contents = createSegmentWriter(paths, db)
+    const { list } = contents
+    const all = Array.from({ length: 30 }, (_, i) => randomBytes(i === 3 ? 2 * MB : 700_000 - i))
+    const numbers = all.map((bytes) => contents.put(hash('sha256', bytes, 'buffer'), bytes))
+    contents.flush()
+    const outcome = async (): Promise<string> => {
+      using digest = digestOf(contents, where)
+      const take = (kind: 'ahead' | 'content', number: number): void =>
+        digest[kind](list.digest(number), list.size(number), list.location(number), false)
+      for (const number of numbers.toReversed()) if (number % 3 > 0) take('ahead', number)
+      digest.literal(Buffer.from('literal'))
+      for (const number of numbers) take('content', number)
+      return await digest.end()
+    }
+    const expected = hash('sha256', Buffer.concat([Buffer.from('literal'), ...all]))
+    expect(await outcome()).toBe(expected)
+    for (const number of [3, 7, 9]) {
+      const { segment, block } = list.location(numbers[number] ?? -1)
+      const fd = openSync(segmentPath(paths, segment), 'r+')
+      writeSync(fd, Buffer.from('damage'), 0, 6, block * 512 + 1000)
+      const error = await outcome().catch((thrown: { code: string }) => thrown.code)
+      expect(error).toBe('STORE_CORRUPT')
+      writeSync(fd, all[number] ?? Buffer.alloc(0), 0, 2000, block * 512)
+      closeSync(fd)
+      expect(await outcome()).toBe(expected)
+    }
+  })
+
   test('of several at a time', async () => {
     using contents = createSegmentWriter(paths, db)
-    const parts = [0, 1, 2].map(() => ({ digest: digestOf(contents), hash: createHash('sha256') }))
+    const parts = [0, 1, 2].map(() => ({ digest: digestOf(contents, where), hash: createHash('sha256') }))
     for (let round = 0; round < 20; round++) {
       for (const { digest, hash: expected } of parts) {
         const bytes = randomBytes(2 * MB)
@@ -102,9 +130,9 @@ describe.each(['here', 'in the thread'])('the digest of a tar, computed %s', (wh
   })
 
   test.each([
-    ['is refused when a content is not what it says', true, 'STORE_CORRUPT'],
-    ['does not look at what was written just now', false, 'a digest'],
-  ])('%s', async (_, isVerified, expected) => {
+    ['is refused when a content is not what it says', false, 'STORE_CORRUPT'],
+    ['does not look at what was written just now', true, 'a digest'],
+  ])('%s', async (_, isNew, expected) => {
     using contents = createSegmentWriter(paths, db)
     const bytes = randomBytes(20 * MB)
     const content = contents.put(hash('sha256', bytes, 'buffer'), bytes)
@@ -113,9 +141,9 @@ describe.each(['here', 'in the thread'])('the digest of a tar, computed %s', (wh
     const fd = openSync(segmentPath(paths, location.segment), 'r+')
     writeSync(fd, Buffer.from('damage'), 0, 6, location.block * 512 + 5 * MB)
     closeSync(fd)
-    using digest = digestOf(contents)
+    using digest = digestOf(contents, where)
     const outcome = async (): Promise<string> => {
-      digest.content(contents.list.digest(content), bytes.length, location, isVerified)
+      digest.content(contents.list.digest(content), bytes.length, location, isNew)
       digest.literal(Buffer.from('and more'))
       await digest.end()
       return 'a digest'

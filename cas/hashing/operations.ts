@@ -1,8 +1,9 @@
 /**
- * What a tar is made of, for whoever computes its digest: literal bytes, zeros, and contents of the store, by where they are. Packed into buffers that
+ * What a tar is made of, for whoever computes its digest: literal bytes, zeros, and contents of the store, by where they are. Also contents that will be part of
+ * it, in no order, to be verified ahead. Packed into buffers that
  * pass from one thread to another without a copy.
  *
- * An operation: its kind (8 bytes, a number as float64, as are all fields) and length; of a content also segment, block, whether it is to be verified, and
+ * An operation: its kind (8 bytes, a number as float64, as are all fields) and length; of a content also segment, block, what is known of it, and
  * its sha256; of a literal then its bytes, up to a multiple of 8.
  */
 import { createHash, type Hash } from 'node:crypto'
@@ -17,6 +18,10 @@ import { DIGEST_BYTES, type Location } from '../contents/list.ts'
 const LITERAL = 0
 const ZEROS = 1
 const CONTENT = 2
+const AHEAD = 3
+/** What is known of a content: nothing yet; that it was verified ahead; that it was written just now. */
+export type Known = 'unverified' | 'verified' | 'written'
+const KNOWN: readonly Known[] = ['unverified', 'verified', 'written']
 const HEAD = 16
 const CONTENT_BYTES = 5 * 8 + DIGEST_BYTES
 /** A message to another thread costs 10 us and more; what waits is in memory. */
@@ -52,13 +57,27 @@ export class OperationWriter {
     this.#put(ZEROS, length)
   }
 
-  content(digest: Uint8Array, length: number, { segment, block }: Location, isVerified: boolean): void {
+  content(digest: Uint8Array, length: number, location: Location, known: Known): void {
+    this.#content(CONTENT, digest, length, location, known)
+  }
+
+  ahead(digest: Uint8Array, length: number, location: Location): void {
+    this.#content(AHEAD, digest, length, location, 'unverified')
+  }
+
+  #content(
+    kind: number,
+    digest: Uint8Array,
+    length: number,
+    { segment, block }: Location,
+    known: Known,
+  ): void {
     this.#reserve(CONTENT_BYTES)
-    this.#put(CONTENT, length)
+    this.#put(kind, length)
     const at = this.#length / 8
     this.#view[at] = segment
     this.#view[at + 1] = block
-    this.#view[at + 2] = Number(isVerified)
+    this.#view[at + 2] = KNOWN.indexOf(known)
     this.#bytes.set(digest, this.#length + 24)
     this.#length += CONTENT_BYTES - HEAD
   }
@@ -89,12 +108,13 @@ export class OperationWriter {
 export class OperationHash {
   readonly #hash = createHash('sha256')
   readonly #reader: ContentReader
-  readonly #verified: VerifyingReader
+  readonly #verifying: VerifyingReader
+  #ahead: VerifyingReader | undefined
   #part: Buffer | undefined
 
   constructor(reader: ContentReader) {
     this.#reader = reader
-    this.#verified = reader.verifying()
+    this.#verifying = reader.verifying()
   }
 
   /** Throws `STORE_CORRUPT` for a content that is not what its digest says. */
@@ -111,13 +131,16 @@ export class OperationHash {
         for (let done = 0; done < length; done += zeros.length)
           this.#hash.update(zeros.subarray(0, length - done))
       } else {
+        const digest = batch.subarray(at + 24, at + 24 + DIGEST_BYTES)
         const location = { segment: view[at / 8] ?? 0, block: view[at / 8 + 1] ?? 0 }
-        this.#content(
-          batch.subarray(at + 24, at + 24 + DIGEST_BYTES),
-          length,
-          location,
-          view[at / 8 + 2] === 1,
-        )
+        const known = KNOWN[view[at / 8 + 2] ?? 0]
+        // What was read ahead for the one may be older than what is right for the other.
+        if (kind === AHEAD)
+          this.#read(digest, length, location, known, (this.#ahead ??= this.#reader.verifying()))
+        else
+          this.#read(digest, length, location, known, this.#verifying, (part) => {
+            this.#hash.update(part)
+          })
         at += CONTENT_BYTES - HEAD
       }
     }
@@ -128,17 +151,25 @@ export class OperationHash {
     return this.#hash.digest('hex')
   }
 
-  #content(digest: Uint8Array, size: number, location: Location, isVerified: boolean): void {
-    if (isVerified && size <= MOST_VERIFIED) {
-      this.#hash.update(this.#verified(digest, location, size))
+  #read(
+    digest: Uint8Array,
+    size: number,
+    location: Location,
+    known: Known | undefined,
+    verifying: VerifyingReader,
+    take?: (part: Buffer) => void,
+  ): void {
+    if (known !== 'written' && size <= MOST_VERIFIED) {
+      const bytes = verifying(digest, location, size, known === 'verified')
+      take?.(bytes)
       return
     }
-    const found: Hash | undefined = isVerified ? createHash('sha256') : undefined
+    const found: Hash | undefined = known === 'unverified' ? createHash('sha256') : undefined
     for (let at = 0; at < size; at += PART) {
       const part = (this.#part ??= Buffer.allocUnsafeSlow(PART)).subarray(0, Math.min(PART, size - at))
       this.#reader.read(digest, location, at, part)
       found?.update(part)
-      this.#hash.update(part)
+      take?.(part)
     }
     if (found?.digest().equals(digest) === false) throw damagedContent(digest)
   }

@@ -4,7 +4,7 @@
  */
 import type { ContentReader } from '../contents/reader.ts'
 import type { Location } from '../contents/list.ts'
-import { OperationHash, OperationWriter } from './operations.ts'
+import { OperationHash, OperationWriter, type Known } from './operations.ts'
 import type { HashThread, TarJob } from './thread.ts'
 
 export interface DigestOptions {
@@ -30,6 +30,8 @@ export class TarDigest implements Disposable {
   #job: TarJob | undefined
   /** Of a tar that may still prove to be small. */
   #batches: Uint8Array<ArrayBuffer>[] = []
+  /** Where contents are that are verified ahead. */
+  readonly #ahead = new Set<number>()
 
   constructor(options: DigestOptions) {
     this.#options = options
@@ -45,9 +47,22 @@ export class TarDigest implements Disposable {
     this.#bytes += length
   }
 
-  /** `isVerified`: is it to be, because it was not written just now? */
-  content(digest: Uint8Array, length: number, location: Location, isVerified: boolean): void {
-    this.#writer.content(digest, length, location, isVerified)
+  /** `isNew`: it was written just now. What was not is verified, since damage must not get into a digest that would be right for it. */
+  content(digest: Uint8Array, length: number, location: Location, isNew: boolean): void {
+    const known: Known = isNew ? 'written' : this.#ahead.has(placeOf(location)) ? 'verified' : 'unverified'
+    this.#writer.content(digest, length, location, known)
+    this.#count(length)
+  }
+
+  /** This content will be part of the tar: while nothing of it is there yet, the thread has time to verify it. */
+  ahead(digest: Uint8Array, length: number, location: Location): void {
+    if (this.#options.thread === undefined) return
+    this.#ahead.add(placeOf(location))
+    this.#writer.ahead(digest, length, location)
+    this.#count(length)
+  }
+
+  #count(length: number): void {
     this.#bytes += length
     this.#unsent += length
     if (this.#unsent >= MOST_UNSENT) this.#writer.flush()
@@ -85,4 +100,8 @@ export class TarDigest implements Disposable {
     this.#hash ??= new OperationHash(this.#options.reader())
     this.#hash.update(batch)
   }
+}
+
+function placeOf({ segment, block }: Location): number {
+  return segment * 2 ** 32 + block
 }

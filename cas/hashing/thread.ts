@@ -79,7 +79,11 @@ const STUCK_MS = 300_000
 
 export function createHashThread(paths: StorePaths): HashThread {
   // Loaded now: it takes half a millisecond, and most commands need no thread.
-  const { MessageChannel, receiveMessageOnPort, Worker: Thread } = process.getBuiltinModule('node:worker_threads')
+  const {
+    MessageChannel,
+    receiveMessageOnPort,
+    Worker: Thread,
+  } = process.getBuiltinModule('node:worker_threads')
   const done = new Int32Array(new SharedArrayBuffer(8))
   const { port1: results, port2: port } = new MessageChannel()
   const tars = new Map<number, PromiseWithResolvers<string>>()

@@ -139,7 +139,7 @@ export function createCommitter(
 }
 
 /** As `Promise.all`, but fails only when all have ended: what they write to is closed then. */
-async function whole<const Work extends readonly Promise<unknown>[]>(work: Work) {
+async function whole<A, B>(work: readonly [Promise<A>, Promise<B>]): Promise<[A, B]> {
   await Promise.allSettled(work)
   return await Promise.all(work)
 }

@@ -342,9 +342,8 @@ class Incoming {
     const { list } = this.#contents
     const digest = list.digest(content)
     this.#recipe.run(digest, length)
-    // The DiffId would be right for whatever is read: damage of what was stored before must not get into it.
     if (!this.#isLarge)
-      this.#digest?.content(digest, length, list.location(content), !this.#contents.isOwn(content))
+      this.#digest?.content(digest, length, list.location(content), this.#contents.isOwn(content))
     if (this.#inode !== undefined && this.#whole === undefined)
       this.#tree.addPiece(this.#inode, offset, length, content)
   }

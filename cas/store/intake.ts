@@ -6,6 +6,7 @@ import { closeSync, readSync } from 'node:fs'
 import { DIGEST_BYTES } from '../contents/list.ts'
 import type { ContentWriter } from '../contents/types.ts'
 import { digestFiles, HOLE, isZero, type DigestedFiles, type OpenFile } from '../hashing/files.ts'
+import type { TarDigest } from '../hashing/tar-digest.ts'
 import { FILE_BYTES, type FilesJob, type HashThread } from '../hashing/thread.ts'
 import { tarError } from '../tar/entry.ts'
 import type { Database } from './database.ts'
@@ -28,7 +29,7 @@ class Waiting implements Taken, OpenFile {
   readonly fd: number
   readonly size: number
   readonly #settle: () => void
-  #digest: Buffer | Error | undefined
+  #outcome: Taken | Error | undefined
 
   constructor(fd: number, size: number, settle: () => void) {
     this.fd = fd
@@ -37,13 +38,21 @@ class Waiting implements Taken, OpenFile {
   }
 
   get digest(): Buffer {
-    if (this.#digest === undefined) this.#settle()
-    if (this.#digest instanceof Buffer) return this.#digest
-    throw this.#digest ?? new Error('the file was not taken')
+    return this.#taken.digest
+  }
+  get isNew(): boolean {
+    return this.#taken.isNew
   }
 
-  found(digest: Buffer | Error): void {
-    this.#digest = digest
+  end(outcome: Taken | Error): void {
+    this.#outcome = outcome
+  }
+
+  get #taken(): Taken {
+    if (this.#outcome === undefined) this.#settle()
+    if (this.#outcome === undefined) throw new Error('the file was not taken')
+    if (this.#outcome instanceof Error) throw this.#outcome
+    return this.#outcome
   }
 }
 
@@ -55,6 +64,8 @@ interface Batch {
 export class IntakeState implements Intake {
   readonly #epoch: Disposable
   readonly contents: ContentWriter
+  /** Of the layer that it is for. */
+  readonly digest: TarDigest
   readonly #thread: () => HashThread
   #isUsed = false
   #files: Waiting[] = []
@@ -63,16 +74,17 @@ export class IntakeState implements Intake {
   #batches: Batch[] = []
   #taken = 0
 
-  constructor(epoch: Disposable, contents: ContentWriter, thread: () => HashThread) {
+  constructor(epoch: Disposable, contents: ContentWriter, digest: TarDigest, thread: () => HashThread) {
     this.#epoch = epoch
     this.contents = contents
+    this.digest = digest
     this.#thread = thread
   }
 
   take(fd: number, size: number): Taken {
     if (size > SMALL) {
       try {
-        return { digest: this.#takeLarge(fd, size) }
+        return this.#takeLarge(fd, size)
       } finally {
         closeSync(fd)
       }
@@ -125,17 +137,18 @@ export class IntakeState implements Intake {
     let at = 0
     for (const [i, file] of files.entries()) {
       const digest = Buffer.from(digests.buffer, i * DIGEST_BYTES, DIGEST_BYTES)
-      if (lengths[i] !== file.size) file.found(shorter())
+      if (lengths[i] !== file.size) file.end(shorter())
+      // With holes it is several contents: it is read again when it is needed.
+      else if (holes[i] === 1) file.end({ digest, isNew: true })
       else {
-        // With holes it is several contents: it is read again when it is needed.
-        if (holes[i] === 0) this.contents.put(digest, buffer.subarray(at, at + file.size))
-        file.found(digest)
+        const content = this.contents.put(digest, buffer.subarray(at, at + file.size))
+        file.end({ digest, isNew: this.contents.isOwn(content) })
       }
       at += file.size
     }
   }
 
-  #takeLarge(fd: number, size: number): Buffer {
+  #takeLarge(fd: number, size: number): Taken {
     const { contents } = this
     const bytes = (block ??= Buffer.allocUnsafeSlow(HOLE))
     contents.begin()
@@ -153,7 +166,16 @@ export class IntakeState implements Intake {
       contents.drop()
       throw shorter()
     }
-    return hasHoles ? contents.drop() : Buffer.from(contents.list.digest(contents.end()))
+    if (hasHoles) return { digest: contents.drop(), isNew: true }
+    const content = contents.end()
+    return { digest: Buffer.from(contents.list.digest(content)), isNew: contents.isOwn(content) }
+  }
+
+  expect(digest: Uint8Array): void {
+    const content = this.contents.find(digest)
+    if (content === undefined || this.contents.isOwn(content)) return
+    const { list } = this.contents
+    this.digest.ahead(digest, list.size(content), list.location(content))
   }
 
   has(digest: Uint8Array): boolean {
@@ -161,7 +183,7 @@ export class IntakeState implements Intake {
     return this.contents.find(digest) !== undefined
   }
 
-  /** From now on the contents are the user's, and so is the epoch. */
+  /** From now on the contents and the digest are the user's, and so is the epoch. */
   use(): Disposable {
     if (this.#isUsed) throw new Error('this intake was used before')
     this.#settle()
@@ -175,6 +197,7 @@ export class IntakeState implements Intake {
     this.#isUsed = true
     for (const { fd } of this.#files) closeSync(fd)
     for (const { job } of this.#batches) job[Symbol.dispose]()
+    this.digest[Symbol.dispose]()
     this.contents[Symbol.dispose]()
     this.#epoch[Symbol.dispose]()
   }
@@ -183,12 +206,13 @@ export class IntakeState implements Intake {
 export function createIntake(
   paths: StorePaths,
   db: Database,
-  contents: () => ContentWriter,
+  open: () => { readonly contents: ContentWriter; readonly digest: TarDigest },
   thread: () => HashThread,
 ): Intake {
   const epoch = enterEpoch(paths, db)
   try {
-    return new IntakeState(epoch, contents(), thread)
+    const { contents, digest } = open()
+    return new IntakeState(epoch, contents, digest, thread)
   } catch (error) {
     epoch[Symbol.dispose]()
     throw error

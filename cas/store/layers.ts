@@ -292,11 +292,20 @@ export function createLayerStore(
         if (expected !== undefined && layer.diffId !== expected) throw wrongDigest(expected, layer.diffId)
         return layer
       }),
-    intake: () => createIntake(paths, db, () => driver().contentWriter(), context.hashThread),
+    intake: () =>
+      createIntake(
+        paths,
+        db,
+        () => {
+          const contents = driver().contentWriter()
+          return { contents, digest: digestOf(contents) }
+        },
+        context.hashThread,
+      ),
     write: async (fill, { signal, intake } = {}) => {
       const taken = intake instanceof IntakeState ? intake : undefined
       const whole = await begin(taken, async (parts, own) => {
-        const entries = startEntryIngest(parts, own.use(digestOf(parts.contents)))
+        const entries = startEntryIngest(parts, own.use(taken?.digest ?? digestOf(parts.contents)))
         await fill(layerWriter(entries, signal))
         return entries.end()
       })

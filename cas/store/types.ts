@@ -65,6 +65,8 @@ export interface LayerWriter {
 export interface Intake extends Disposable {
   /** Takes `size` bytes of a file, which are kept unless the store has them, and closes it, now or later. */
   take(fd: number, size: number): Taken
+  /** The layer will have this content: if the store has it, it is verified meanwhile. */
+  expect(digest: Uint8Array): void
   /** Does the store, or this intake, have it? */
   has(digest: Uint8Array): boolean
 }
@@ -72,6 +74,8 @@ export interface Intake extends Disposable {
 export interface Taken {
   /** Of the contents: waits until they have been read. Throws `TAR_FILE_CHANGED` when there were fewer, and what reading throws. */
   readonly digest: Buffer
+  /** The store did not have it. */
+  readonly isNew: boolean
 }
 
 export interface LayerStore {
