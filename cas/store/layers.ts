@@ -1,6 +1,6 @@
 /**
  * Layers: their ways in, and roots made of them. A writable root's upper is a lower for the next step the moment it is committed; it is ingested
- * behind the caller's back, on the main thread in slices of 20 ms (a worker costs 33 ms to start, most uppers take 1 or 2), and dropped when that is done
+ * behind the caller's back, on the main thread in slices of 20 ms (most uppers take 1 or 2; large ones are hashed by a thread), and dropped when that is done
  * and no root stands on it.
  */
 import { close, closeSync, rmSync } from 'node:fs'

@@ -1,5 +1,5 @@
 /** Is what overlayfs copied up still what the lower layers have? */
-import { closeSync, constants, openSync, readSync } from 'node:fs'
+import { closeSync, constants, readSync } from 'node:fs'
 import {
   isErrno,
   O_PATH,
@@ -11,9 +11,9 @@ import {
 } from '../../linux/index.ts'
 import { readAttributes, sameAttributes } from './attributes.ts'
 import { inDirectory, pathOf } from './names.ts'
-import { isWhiteoutDevice, lstatAt } from './tree.ts'
+import { isWhiteoutDevice, lstatAt, openFile } from './tree.ts'
 
-const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants
+const { O_DIRECTORY, O_NOFOLLOW } = constants
 
 /** The merged lower layers: a descriptor of their root (a read-only mount, or the directory of a single layer). */
 export interface LowerLookup {
@@ -80,10 +80,9 @@ let parts: readonly [Buffer, Buffer] | undefined
 
 function sameContents(upperFd: number, lowerFd: number, name: string): boolean {
   const [a, b] = (parts ??= [Buffer.allocUnsafeSlow(PART), Buffer.allocUnsafeSlow(PART)])
-  const flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK
-  const upper = openSync(inDirectory(upperFd, name), flags)
+  const upper = openFile(upperFd, name)
   try {
-    const lower = openSync(inDirectory(lowerFd, name), flags)
+    const lower = openFile(lowerFd, name)
     try {
       for (let position = 0; ;) {
         const length = readPart(upper, a, position)

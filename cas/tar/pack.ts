@@ -2,7 +2,7 @@
  * A directory tree into a tar of the canonical form (writer.ts): depth first, the names of each directory in the order of their bytes,
  * a directory before what is in it. Of an overlayfs upper only what differs from the lower layers is written: see `packUpper`.
  */
-import { closeSync, constants, openSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { getXattr, isErrno, nextData, nextHole, readlinkat, statOf, type Stat } from '../../linux/index.ts'
 import { readAttributes } from './attributes.ts'
 import {
@@ -15,7 +15,7 @@ import {
 } from './entry.ts'
 import { isUnchanged, lstatLower, openLower, sameMetadata, type LowerLookup } from './lower.ts'
 import { inDirectory, pathOf } from './names.ts'
-import { isWhiteoutDevice, listDirectory, lstatAt, openDirectory } from './tree.ts'
+import { isWhiteoutDevice, listDirectory, lstatAt, openDirectory, openFile } from './tree.ts'
 import { TarWriter, type TarOutputEntry } from './writer.ts'
 
 export type { LowerLookup } from './lower.ts'
@@ -93,7 +93,6 @@ export function packDirectory(dirFd: number, options: PackDirectoryOptions): Pro
   return new Packer(dirFd, options, false, options.reservedNames !== 'keep').run()
 }
 
-const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
 const PART = 1024 * 1024
 /** Directories held open on the way down; deeper ones are reopened from the root. */
 const OPEN_DIRECTORIES = 128
@@ -158,7 +157,7 @@ class Packer {
     this.#push('', fd, lowerFd)
     const stats = lstatAt(fd, '.')
     if (stats === undefined) return
-    const attributes = this.#attributes(fd, '.')
+    const attributes = this.#attributes(inDirectory(fd, '.'))
     const lower = lstatLower(lowerFd, '.')
     const differs =
       lowerFd !== undefined &&
@@ -183,15 +182,21 @@ class Packer {
       this.#count.skippedSockets++
       return
     }
-    const { layer, overlay } = this.#attributes(fd, name)
-    if (overlay.includes('whiteout') && stats.isFile() && stats.size === 0) {
-      this.#emitWhiteout(frame, name)
-      return
+    const file = stats.isFile() ? openFile(fd, name) : undefined
+    try {
+      const { layer, overlay } = this.#attributes(file ?? inDirectory(fd, name))
+      if (overlay.includes('whiteout') && stats.isFile() && stats.size === 0) {
+        this.#emitWhiteout(frame, name)
+        return
+      }
+      this.#check(path, name, overlay)
+      if (stats.isDirectory()) this.#directory(frame, name, path, stats, layer, overlay)
+      else if (this.#needsEntry(frame, name, stats, layer))
+        await this.#leaf(fd, name, path, stats, layer, file)
+      else this.#count.unchanged++
+    } finally {
+      if (file !== undefined) closeSync(file)
     }
-    this.#check(path, name, overlay)
-    if (stats.isDirectory()) this.#directory(frame, name, path, stats, layer, overlay)
-    else if (this.#needsEntry(frame, name, stats, layer)) await this.#leaf(fd, name, path, stats, layer)
-    else this.#count.unchanged++
   }
 
   #check(path: string, name: string, overlay: readonly string[]): void {
@@ -253,6 +258,7 @@ class Packer {
     path: string,
     stats: Stat,
     layer: ReadonlyMap<string, Buffer>,
+    file: number | undefined,
   ): Promise<void> {
     if (stats.nlink > 1) {
       const inode = `${stats.dev}:${stats.ino}`
@@ -263,8 +269,8 @@ class Packer {
       }
       this.#links.set(inode, path)
     }
-    if (stats.isFile()) {
-      await this.#file(fd, name, path, stats, layer)
+    if (file !== undefined) {
+      await this.#file(file, path, stats, layer)
     } else if (stats.isSymbolicLink()) {
       const link = readlinkat(fd, pathOf(name)).toString('latin1')
       this.#emit({ ...this.#describe(stats, 'symlink', path, layer), link })
@@ -273,25 +279,14 @@ class Packer {
     }
   }
 
-  async #file(
-    dirFd: number,
-    name: string,
-    path: string,
-    stats: Stat,
-    layer: ReadonlyMap<string, Buffer>,
-  ): Promise<void> {
-    const fd = openSync(inDirectory(dirFd, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
-    try {
-      const now = statOf(fd)
-      if (!now.isFile()) throw tarError('TAR_FILE_CHANGED', 'it is no longer a file', { name: path })
-      const { size } = now
-      this.#emit({ ...this.#describe(stats, 'file', path, layer), size })
-      this.#count.contentBytes += size
-      if (now.blocks * 512 < size) await this.#sparseContents(fd, size)
-      else await this.#contents(fd, 0, size)
-    } finally {
-      closeSync(fd)
-    }
+  async #file(fd: number, path: string, stats: Stat, layer: ReadonlyMap<string, Buffer>): Promise<void> {
+    const now = statOf(fd)
+    if (!now.isFile()) throw tarError('TAR_FILE_CHANGED', 'it is no longer a file', { name: path })
+    const { size } = now
+    this.#emit({ ...this.#describe(stats, 'file', path, layer), size })
+    this.#count.contentBytes += size
+    if (now.blocks * 512 < size) await this.#sparseContents(fd, size)
+    else await this.#contents(fd, 0, size)
   }
 
   async #contents(fd: number, from: number, to: number): Promise<void> {
@@ -355,8 +350,8 @@ class Packer {
     }
   }
 
-  #attributes(fd: number, name: string) {
-    return readAttributes(inDirectory(fd, name), this.#overlay ? this.#overlayPrefix : 'trusted.overlay.')
+  #attributes(file: string | Buffer | number) {
+    return readAttributes(file, this.#overlay ? this.#overlayPrefix : 'trusted.overlay.')
   }
 
   #push(path: string, fd: number, lowerFd: number | undefined, pending?: TarOutputEntry): void {

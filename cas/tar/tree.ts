@@ -14,7 +14,7 @@ import {
 } from '../../linux/index.ts'
 import { pathOf } from './names.ts'
 
-const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW } = constants
+const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants
 
 /** A directory of the tree, by its real path (no symlink in it); '' is the root. The caller closes it. */
 export function openDirectory(rootFd: number, path: string): number {
@@ -22,6 +22,11 @@ export function openDirectory(rootFd: number, path: string): number {
     flags: O_RDONLY | O_DIRECTORY | O_NOFOLLOW,
     resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
   })
+}
+
+/** A regular file in a directory, for reading; the caller closes it. Half the time of Node's open by /proc/self/fd/N/name. */
+export function openFile(fd: number, name: string): number {
+  return openat2(fd, pathOf(name), { flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK })
 }
 
 /** Names in a directory as byte strings, in the order of the bytes. */

@@ -3,14 +3,13 @@
  * leading `/`; '' is the root. Nothing leads out of the tree: directories are opened by openat2(2) below the root's descriptor,
  * symlinks are followed by hand, inside.
  */
-import { closeSync, constants } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
-import { isErrno, openat2, readlinkat, statOf, type Stat } from '../../linux/index.ts'
+import { isErrno, readlinkat, statOf, type Stat } from '../../linux/index.ts'
 import { readAttributes } from '../tar/attributes.ts'
 import { inDirectory, pathOf } from '../tar/names.ts'
-import { listDirectory, lstatAt, openDirectory } from '../tar/tree.ts'
+import { listDirectory, lstatAt, openDirectory, openFile } from '../tar/tree.ts'
 
-const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
 export type { Stat }
 
 /** Directories kept open: a walk needs its ancestors, and comes back to siblings. */
@@ -73,8 +72,7 @@ export function openTree(rootFd: number): Tree {
     },
     open: (path) => {
       const [fd, name] = place(path)
-      // Half the time of Node's open by /proc/self/fd/N/name.
-      return openat2(fd, pathOf(name), { flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK })
+      return openFile(fd, name)
     },
     stat: statOf,
     xattrs: (file) => {
