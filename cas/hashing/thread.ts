@@ -43,13 +43,16 @@ export interface FilesAnswer {
 
 export interface ThreadData {
   readonly paths: StorePaths
-  /** How many batches of tars, and how many of files, are done. */
+  /** How many batches of tars, and how many of files, are done; and whether the thread lives. */
   readonly done: Int32Array
   /** For `FilesAnswer`s. */
   readonly port: MessagePort
 }
 export const TARS_DONE = 0
 export const FILES_DONE = 1
+export const STATE = 2
+export const ALIVE = 1
+export const DEAD = 2
 
 export interface TarJob extends Disposable {
   /** Takes the batch away. Waits when the thread is far behind. */
@@ -75,7 +78,8 @@ export const FILE_BYTES: number = 1024 * 1024
 const MOST_FILE_JOBS = 3
 /** A quarter of a MiB each. */
 const MOST_TAR_BATCHES = 64
-const STUCK_MS = 300_000
+const LOOK_MS = 500
+const MOST_STARTING_MS = 30_000
 
 export function createHashThread(paths: StorePaths): HashThread {
   // Loaded now: it takes half a millisecond, and most commands need no thread.
@@ -84,7 +88,7 @@ export function createHashThread(paths: StorePaths): HashThread {
     receiveMessageOnPort,
     Worker: Thread,
   } = process.getBuiltinModule('node:worker_threads')
-  const done = new Int32Array(new SharedArrayBuffer(8))
+  const done = new Int32Array(new SharedArrayBuffer(12))
   const { port1: results, port2: port } = new MessageChannel()
   const tars = new Map<number, PromiseWithResolvers<string>>()
   const answers = new Map<number, FilesAnswer>()
@@ -93,6 +97,7 @@ export function createHashThread(paths: StorePaths): HashThread {
   let sent = 0
   let numbers = 0
   let worker: Worker | undefined
+  let startedAt = 0
 
   const settle = ({ tar, digest = '', error }: TarAnswer): void => {
     if (error === undefined) tars.get(tar)?.resolve(digest)
@@ -117,19 +122,22 @@ export function createHashThread(paths: StorePaths): HashThread {
       tars.clear()
     })
     started.unref()
+    startedAt = performance.now()
     return started
   }
   const post = (request: Request, bytes?: Bytes): void => {
     worker ??= start()
     worker.postMessage(request, bytes === undefined ? [] : [bytes.buffer])
   }
-  /** Until `ready`, which is asked again each time that something is done. */
+  /** Until `ready`, which is asked again each time that something is done. Meanwhile no event tells that the thread has ended. */
   const waitUntil = (index: number, ready: (count: number) => boolean): void => {
     for (;;) {
       const count = Atomics.load(done, index)
       if (ready(count)) return
-      if (Atomics.wait(done, index, count, STUCK_MS) === 'timed-out')
-        throw new Error('the hash thread is stuck')
+      if (Atomics.wait(done, index, count, LOOK_MS) !== 'timed-out') continue
+      const state = Atomics.load(done, STATE)
+      const isStarting = performance.now() - startedAt < MOST_STARTING_MS
+      if (state !== ALIVE && (state === DEAD || !isStarting)) throw new Error('the hash thread has ended')
     }
   }
   const hasAnswered = (job: number): boolean => {
@@ -159,7 +167,7 @@ export function createHashThread(paths: StorePaths): HashThread {
           return result.promise
         },
         [Symbol.dispose]: () => {
-          if (!ended) post({ tar, isDropped: true })
+          if (!ended && worker !== undefined) post({ tar, isDropped: true })
           ended = true
         },
       }

@@ -5,7 +5,10 @@ import { createContentReader } from '../contents/reader.ts'
 import { digestFiles } from './files.ts'
 import { OperationHash } from './operations.ts'
 import {
+  ALIVE,
+  DEAD,
   FILES_DONE,
+  STATE,
   TARS_DONE,
   type Failure,
   type FilesAnswer,
@@ -24,6 +27,9 @@ interface Tar extends Disposable {
 
 const { paths, done, port } = workerData as ThreadData
 const tars = new Map<number, Tar>()
+
+Atomics.store(done, STATE, ALIVE)
+process.on('exit', () => Atomics.store(done, STATE, DEAD))
 
 parentPort?.on('message', (request: Request) => {
   if ('files' in request) takeFiles(request)
