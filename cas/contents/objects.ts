@@ -22,6 +22,7 @@ import { isErrno, syncFileSystem } from '../../linux/index.ts'
 import type { StoreContext } from '../store/context.ts'
 import { objectPath } from '../store/paths.ts'
 import { syncDirectory } from '../store/spool.ts'
+import { FillBuffer } from './fill.ts'
 import { claimContents } from './kind.ts'
 import { ContentList } from './list.ts'
 import { readVerified, type ContentReader } from './reader.ts'
@@ -41,9 +42,8 @@ export function createObjectWriter(context: StoreContext): ContentWriter {
   const { db, paths } = context
   claimContents(db, 'objects')
   const list = new ContentList()
-  const buffer = spare ?? Buffer.allocUnsafeSlow(BUFFER)
+  const buffer = new FillBuffer(spare ?? Buffer.allocUnsafeSlow(BUFFER))
   spare = undefined
-  let filled = 0
   /** Of a content that is larger than the buffer: its file, and what of it is there. */
   let large: { readonly fd: number; readonly hash: Hash; size: number } | undefined
   let generation = generationOf(db)
@@ -75,26 +75,26 @@ export function createObjectWriter(context: StoreContext): ContentWriter {
 
   const spill = (): void => {
     large ??= { fd: openSync(partial(), 'w', 0o600), hash: createHash('sha256'), size: 0 }
-    const part = buffer.subarray(0, filled)
+    const part = buffer.bytes.subarray(0, buffer.filled)
     large.hash.update(part)
     write(large.fd, part)
-    large.size += filled
-    filled = 0
+    large.size += buffer.filled
+    buffer.filled = 0
   }
   const digestRun = (): Buffer => {
-    const rest = buffer.subarray(0, filled)
+    const rest = buffer.bytes.subarray(0, buffer.filled)
     return large === undefined ? hash('sha256', rest, 'buffer') : large.hash.update(rest).digest()
   }
   const forget = (): void => {
-    filled = 0
+    buffer.filled = 0
     if (large === undefined) return
     closeSync(large.fd)
     large = undefined
   }
   const { lookup, find } = createFinder(db, list, known)
   const keep = (digest: Buffer): number => {
-    const rest = buffer.subarray(0, filled)
-    const number = list.add(digest, filled + (large?.size ?? 0), { segment: 0, block: 0 })
+    const rest = buffer.bytes.subarray(0, buffer.filled)
+    const number = list.add(digest, buffer.filled + (large?.size ?? 0), { segment: 0, block: 0 })
     temporary.add(number)
     const path = pathOf(number)
     if (large === undefined) {
@@ -148,31 +148,11 @@ export function createObjectWriter(context: StoreContext): ContentWriter {
     else readWhole(pathOf(number), offset, into)
   }
 
-  const append = (bytes: Uint8Array): void => {
-    for (let at = 0; at < bytes.length;) {
-      if (filled === BUFFER) spill()
-      const part = bytes.subarray(at, at + BUFFER - filled)
-      buffer.set(part, filled)
-      filled += part.length
-      at += part.length
-    }
-  }
-
   return {
     list,
     begin: forget,
-    append,
-    appendFrom: (fd, position, length) => {
-      let read = 0
-      while (read < length) {
-        if (filled === BUFFER) spill()
-        const count = readSync(fd, buffer, filled, Math.min(length - read, BUFFER - filled), position + read)
-        if (count === 0) break
-        filled += count
-        read += count
-      }
-      return read
-    },
+    append: (bytes) => buffer.append(bytes, spill),
+    appendFrom: (fd, position, length) => buffer.appendFrom(fd, position, length, spill),
     drop: () => {
       const digest = digestRun()
       forget()
@@ -187,7 +167,7 @@ export function createObjectWriter(context: StoreContext): ContentWriter {
     put: (digest, bytes) => {
       const there = find(digest)
       if (there !== undefined) return there
-      append(bytes)
+      buffer.append(bytes, spill)
       const number = keep(Buffer.from(digest))
       forget()
       return number
@@ -246,7 +226,7 @@ export function createObjectWriter(context: StoreContext): ContentWriter {
         rmSync(directory.path, { recursive: true, force: true })
       }
       directory = undefined
-      spare = buffer
+      spare = buffer.bytes
     },
   }
 }

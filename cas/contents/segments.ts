@@ -8,6 +8,7 @@ import { promisify } from 'node:util'
 import { flock, isErrno } from '../../linux/index.ts'
 import type { Database } from '../store/database.ts'
 import { segmentPath, sidecarPath, type StorePaths } from '../store/paths.ts'
+import { FillBuffer } from './fill.ts'
 import { claimContents } from './kind.ts'
 import { ContentList, DIGEST_BYTES, type Location } from './list.ts'
 import { BLOCK } from './reader.ts'
@@ -42,9 +43,8 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
   const list = new ContentList()
   const segments: OpenSegment[] = []
   let current: OpenSegment | undefined
-  const buffer = spare ?? Buffer.allocUnsafeSlow(BUFFER)
+  const buffer = new FillBuffer(spare ?? Buffer.allocUnsafeSlow(BUFFER))
   spare = undefined
-  let filled = 0
   /** Where `buffer` begins in the segment; counted from 0 until there is one. */
   let flushed = 0
   let runStart = 0
@@ -70,52 +70,42 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
     return current
   }
   const flush = (): void => {
-    if (filled === 0) return
+    if (buffer.filled === 0) return
     const { fd } = acquire()
-    writeAll(fd, buffer.subarray(0, filled), flushed)
-    flushed += filled
-    filled = 0
+    writeAll(fd, buffer.bytes.subarray(0, buffer.filled), flushed)
+    flushed += buffer.filled
+    buffer.filled = 0
   }
   const spill = (): void => {
     hashing ??= createHash('sha256')
-    hashing.update(buffer.subarray(Math.max(0, runStart - flushed), filled))
+    hashing.update(buffer.bytes.subarray(Math.max(0, runStart - flushed), buffer.filled))
     flush()
   }
   const digestRun = (): Buffer => {
-    const rest = buffer.subarray(Math.max(0, runStart - flushed), filled)
+    const rest = buffer.bytes.subarray(Math.max(0, runStart - flushed), buffer.filled)
     return hashing === undefined ? hash('sha256', rest, 'buffer') : hashing.update(rest).digest()
   }
   const rewind = (): void => {
     if (runStart < flushed) {
       flushed = runStart
-      filled = 0
+      buffer.filled = 0
     } else {
-      filled = runStart - flushed
+      buffer.filled = runStart - flushed
     }
   }
   const { lookup, find } = createFinder(db, list, known)
-  const append = (bytes: Uint8Array, makeRoom: () => void): void => {
-    for (let at = 0; at < bytes.length;) {
-      if (filled === BUFFER) makeRoom()
-      const part =
-        at === 0 && bytes.length <= BUFFER - filled ? bytes : bytes.subarray(at, at + BUFFER - filled)
-      buffer.set(part, filled)
-      filled += part.length
-      at += part.length
-    }
-  }
   /** What was appended since `runStart`. */
   const keep = (digest: Uint8Array): number => {
-    const size = flushed + filled - runStart
+    const size = flushed + buffer.filled - runStart
     const segment = acquire()
     const number = list.add(digest, size, { segment: segment.id, block: runStart / BLOCK })
     fresh.push(number)
     segment.written.push(number)
     // Contents begin at multiples of a block, and so does the buffer: there is room.
     const padding = (BLOCK - (size % BLOCK)) % BLOCK
-    buffer.fill(0, filled, filled + padding)
-    filled += padding
-    segment.end = flushed + filled
+    buffer.bytes.fill(0, buffer.filled, buffer.filled + padding)
+    buffer.filled += padding
+    segment.end = flushed + buffer.filled
     if (segment.end >= FULL) {
       flush()
       current = undefined
@@ -127,21 +117,11 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
   return {
     list,
     begin: () => {
-      runStart = flushed + filled
+      runStart = flushed + buffer.filled
       hashing = undefined
     },
-    append: (bytes) => append(bytes, spill),
-    appendFrom: (fd, position, length) => {
-      let read = 0
-      while (read < length) {
-        if (filled === BUFFER) spill()
-        const count = readSync(fd, buffer, filled, Math.min(length - read, BUFFER - filled), position + read)
-        if (count === 0) break
-        filled += count
-        read += count
-      }
-      return read
-    },
+    append: (bytes) => buffer.append(bytes, spill),
+    appendFrom: (fd, position, length) => buffer.appendFrom(fd, position, length, spill),
     drop: () => {
       const digest = digestRun()
       rewind()
@@ -157,8 +137,8 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
     put: (digest, bytes) => {
       const there = find(digest)
       if (there !== undefined) return there
-      runStart = flushed + filled
-      append(bytes, flush)
+      runStart = flushed + buffer.filled
+      buffer.append(bytes, flush)
       return keep(digest)
     },
     find,
@@ -223,7 +203,7 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
     [Symbol.dispose]: () => {
       for (const segment of segments) releaseSegment(segment, confirmed)
       segments.length = 0
-      spare = buffer
+      spare = buffer.bytes
     },
   }
 }
