@@ -3,7 +3,7 @@
  * beyond the length that the index has is nobody's: left by an ingest that died, and cut off by the next.
  */
 import { createHash, hash, type Hash } from 'node:crypto'
-import { closeSync, constants, fstatSync, fsync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, constants, fstatSync, fsync, ftruncateSync, openSync, writeSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { flock, isErrno } from '../../linux/index.ts'
 import type { Database } from '../store/database.ts'
