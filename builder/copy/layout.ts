@@ -106,10 +106,11 @@ export function createLayout(
   }
 
   const touch = (path: string): void => {
-    const entry = lookup(path)
+    const own = planned.get(path)
+    const entry = own ?? lookup(path)
     if (entry === undefined) return
     entry.mtimeNs = nowNs
-    planned.set(path, entry)
+    if (own === undefined) planned.set(path, entry)
   }
   /** `there`: what `lookup` found. */
   const put = (path: string, entry: Planned, there: Planned | undefined): void => {

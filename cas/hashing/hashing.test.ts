@@ -43,6 +43,7 @@ afterEach(() => {
   rmSync(paths.root, { recursive: true })
 })
 
+const sha256 = (bytes: Uint8Array): Buffer => hash('sha256', bytes, 'buffer')
 const write = (name: string, bytes: Uint8Array): string => {
   const path = join(paths.root, name)
   writeFileSync(path, bytes)
@@ -50,8 +51,8 @@ const write = (name: string, bytes: Uint8Array): string => {
 }
 const digestOf = (contents: ContentWriter, where: string): TarDigest =>
   new TarDigest({
+    contents,
     reader: () => reader,
-    flush: () => contents.flush(),
     thread: where === 'here' ? undefined : () => thread,
   })
 const intake = (contents: ContentWriter) =>
@@ -63,21 +64,37 @@ const intake = (contents: ContentWriter) =>
   )
 const openFiles = (): number => readdirSync('/proc/self/fd').length
 
+/** Stores them, as an earlier ingest did. */
+const store = async (all: readonly Buffer[]): Promise<void> => {
+  using earlier = createSegmentWriter(paths, db)
+  for (const bytes of all) earlier.put(sha256(bytes), bytes)
+  await earlier.sync()
+  earlier.resolve()
+  expect(db.transaction(() => earlier.record())).toBe(true)
+  earlier.confirm()
+}
+/** Overwrites a content where it stands in its segment. */
+const overwrite = (contents: ContentWriter, content: number, bytes: Buffer): void => {
+  const { segment, block } = contents.list.location(content)
+  const fd = openSync(segmentPath(paths, segment), 'r+')
+  writeSync(fd, bytes, 0, bytes.length, block * 512)
+  closeSync(fd)
+}
+
 describe.each(['here', 'in the thread'])('the digest of a tar, computed %s', (where) => {
   test.each(['small', 'large'])('is that of its bytes: %s', async (size) => {
+    const rounds = size === 'small' ? 3 : 60
+    // Larger than what is verified at once, too.
+    const all = Array.from({ length: rounds }, (_, i) => randomBytes(i % 20 === 1 ? 3 * MB + 5 : 400_000 + i))
+    await store(all.filter((_, i) => i % 2 === 0))
     using contents = createSegmentWriter(paths, db)
     using digest = digestOf(contents, where)
     const expected = createHash('sha256')
-    const rounds = size === 'small' ? 3 : 60
-    for (let round = 0; round < rounds; round++) {
+    for (const [round, bytes] of all.entries()) {
       const literal = randomBytes(round % 7 === 0 ? 300_001 : 513 + round)
       digest.literal(literal)
       expected.update(literal)
-      // Larger than what is verified at once, too.
-      const bytes = randomBytes(round % 20 === 1 ? 3 * MB + 5 : 400_000 + round)
-      const content = contents.put(hash('sha256', bytes, 'buffer'), bytes)
-      const { list } = contents
-      digest.content(list.digest(content), bytes.length, list.location(content), round % 2 === 1)
+      digest.content(contents.put(sha256(bytes), bytes))
       expected.update(bytes)
       digest.zeros(round * 1000)
       expected.update(Buffer.alloc(round * 1000))
@@ -86,30 +103,24 @@ describe.each(['here', 'in the thread'])('the digest of a tar, computed %s', (wh
   })
 
   test('is the same when contents were verified ahead; damage is found all the same', async () => {
-    using contents = createSegmentWriter(paths, db)
-    const { list } = contents
     const all = Array.from({ length: 30 }, (_, i) => randomBytes(i === 3 ? 2 * MB : 700_000 - i))
-    const numbers = all.map((bytes) => contents.put(hash('sha256', bytes, 'buffer'), bytes))
-    contents.flush()
+    await store(all)
+    using contents = createSegmentWriter(paths, db)
+    const numbers = all.map((bytes) => contents.find(sha256(bytes)) ?? -1)
     const outcome = async (): Promise<string> => {
       using digest = digestOf(contents, where)
-      const take = (kind: 'ahead' | 'content', number: number): void =>
-        digest[kind](list.digest(number), list.size(number), list.location(number), false)
-      for (const number of numbers.toReversed()) if (number % 3 > 0) take('ahead', number)
+      for (const number of numbers.toReversed()) if (number % 3 > 0) digest.ahead(number)
       digest.literal(Buffer.from('literal'))
-      for (const number of numbers) take('content', number)
+      for (const number of numbers) digest.content(number)
       return await digest.end()
     }
     const expected = hash('sha256', Buffer.concat([Buffer.from('literal'), ...all]))
     expect(await outcome()).toBe(expected)
     for (const number of [3, 7, 9]) {
-      const { segment, block } = list.location(numbers[number] ?? -1)
-      const fd = openSync(segmentPath(paths, segment), 'r+')
-      writeSync(fd, Buffer.from('damage'), 0, 6, block * 512 + 1000)
+      overwrite(contents, number, Buffer.from('damage'))
       const error = await outcome().catch((thrown: { code: string }) => thrown.code)
       expect(error).toBe('STORE_CORRUPT')
-      writeSync(fd, all[number] ?? Buffer.alloc(0), 0, 2000, block * 512)
-      closeSync(fd)
+      overwrite(contents, number, all[number] ?? Buffer.alloc(0))
       expect(await outcome()).toBe(expected)
     }
   })
@@ -130,20 +141,18 @@ describe.each(['here', 'in the thread'])('the digest of a tar, computed %s', (wh
   })
 
   test.each([
-    ['is refused when a content is not what it says', false, 'STORE_CORRUPT'],
-    ['does not look at what was written just now', true, 'a digest'],
-  ])('%s', async (_, isNew, expected) => {
-    using contents = createSegmentWriter(paths, db)
+    ['is refused when a content that was stored before is not what it says', true, 'STORE_CORRUPT'],
+    ['does not look at what was written just now', false, 'a digest'],
+  ])('%s', async (_, wasStored, expected) => {
     const bytes = randomBytes(20 * MB)
-    const content = contents.put(hash('sha256', bytes, 'buffer'), bytes)
+    if (wasStored) await store([bytes])
+    using contents = createSegmentWriter(paths, db)
+    const content = contents.put(sha256(bytes), bytes)
     contents.flush()
-    const location = contents.list.location(content)
-    const fd = openSync(segmentPath(paths, location.segment), 'r+')
-    writeSync(fd, Buffer.from('damage'), 0, 6, location.block * 512 + 5 * MB)
-    closeSync(fd)
+    overwrite(contents, content, Buffer.from('damage'))
     using digest = digestOf(contents, where)
     const outcome = async (): Promise<string> => {
-      digest.content(contents.list.digest(content), bytes.length, location, isNew)
+      digest.content(content)
       digest.literal(Buffer.from('and more'))
       await digest.end()
       return 'a digest'
@@ -165,7 +174,7 @@ describe('files of a context', () => {
     const taken = files.map(({ path, bytes }) => taking.take(openSync(path, 'r'), bytes.length))
     for (const [i, { digest }] of taken.entries()) {
       const { bytes } = files[i] ?? { bytes: Buffer.alloc(0) }
-      expect(digest.equals(hash('sha256', bytes, 'buffer'))).toBe(true)
+      expect(digest.equals(sha256(bytes))).toBe(true)
       expect(taking.has(digest)).toBe(true)
     }
     expect(contents.list.count).toBe(new Set(taken.map(({ digest }) => digest.toString('hex'))).size)
@@ -194,7 +203,7 @@ describe('files of a context', () => {
     using taking = intake(createSegmentWriter(paths, db))
     const bytes = Buffer.concat([randomBytes(65_536), Buffer.alloc(65_536)])
     const { digest } = taking.take(openSync(write('holes', bytes), 'r'), bytes.length)
-    expect(digest.equals(hash('sha256', bytes, 'buffer'))).toBe(true)
+    expect(digest.equals(sha256(bytes))).toBe(true)
     expect(taking.has(digest)).toBe(false)
   })
 

@@ -24,8 +24,10 @@ export type Known = 'unverified' | 'verified' | 'written'
 const KNOWN: readonly Known[] = ['unverified', 'verified', 'written']
 const HEAD = 16
 const CONTENT_BYTES = 5 * 8 + DIGEST_BYTES
-/** A message to another thread costs 10 us and more; what waits is in memory. */
+/** A message to another thread costs 100 us; what waits is in memory. */
 const BATCH = 256 * 1024
+/** Most tars are small. */
+const FIRST_BATCH = 64 * 1024
 const PART = 1024 * 1024
 const zeros = Buffer.alloc(64 * 1024)
 
@@ -35,6 +37,7 @@ export class OperationWriter {
   #bytes = new Uint8Array(0)
   #view = new Float64Array(0)
   #length = 0
+  #next = FIRST_BATCH
 
   constructor(send: (batch: Uint8Array<ArrayBuffer>) => void) {
     this.#send = send
@@ -43,7 +46,7 @@ export class OperationWriter {
   literal(bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length;) {
       this.#reserve(HEAD + 8)
-      const part = bytes.subarray(at, at + BATCH - this.#length - HEAD)
+      const part = bytes.subarray(at, at + this.#bytes.length - this.#length - HEAD)
       this.#put(LITERAL, part.length)
       this.#bytes.set(part, this.#length)
       this.#length += aligned(part.length)
@@ -98,8 +101,8 @@ export class OperationWriter {
   #reserve(bytes: number): void {
     if (this.#length + bytes > this.#bytes.length) this.flush()
     if (this.#bytes.length > 0) return
-    // Memory that is not used costs nothing.
-    this.#bytes = Buffer.allocUnsafeSlow(BATCH)
+    this.#bytes = Buffer.allocUnsafeSlow(this.#next)
+    this.#next = BATCH
     this.#view = new Float64Array(this.#bytes.buffer)
   }
 }

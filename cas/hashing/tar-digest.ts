@@ -3,14 +3,14 @@
  * large goes to the hash thread as it comes.
  */
 import type { ContentReader } from '../contents/reader.ts'
-import type { Location } from '../contents/list.ts'
-import { OperationHash, OperationWriter, type Known } from './operations.ts'
+import type { ContentWriter } from '../contents/types.ts'
+import { OperationHash, OperationWriter } from './operations.ts'
 import type { HashThread, TarJob } from './thread.ts'
 
 export interface DigestOptions {
+  /** What the tar is made of. */
+  readonly contents: ContentWriter
   readonly reader: () => ContentReader
-  /** Makes readable what the tar was made of so far. */
-  readonly flush: () => void
   /** `undefined`: another thread's reader could not read the contents. */
   readonly thread: (() => HashThread) | undefined
 }
@@ -30,7 +30,7 @@ export class TarDigest implements Disposable {
   #job: TarJob | undefined
   /** Of a tar that may still prove to be small. */
   #batches: Uint8Array<ArrayBuffer>[] = []
-  /** Where contents are that are verified ahead. */
+  /** Contents that are verified ahead. */
   readonly #ahead = new Set<number>()
 
   constructor(options: DigestOptions) {
@@ -47,19 +47,23 @@ export class TarDigest implements Disposable {
     this.#bytes += length
   }
 
-  /** `isNew`: it was written just now. What was not is verified, since damage must not get into a digest that would be right for it. */
-  content(digest: Uint8Array, length: number, location: Location, isNew: boolean): void {
-    const known: Known = isNew ? 'written' : this.#ahead.has(placeOf(location)) ? 'verified' : 'unverified'
-    this.#writer.content(digest, length, location, known)
-    this.#count(length)
+  /** By its number. What was not written just now is verified, since damage must not get into a digest that would be right for it. */
+  content(content: number): void {
+    const { contents } = this.#options
+    const { list } = contents
+    const known = contents.isOwn(content) ? 'written' : this.#ahead.has(content) ? 'verified' : 'unverified'
+    this.#writer.content(list.digest(content), list.size(content), list.location(content), known)
+    this.#count(list.size(content))
   }
 
   /** This content will be part of the tar: while nothing of it is there yet, the thread has time to verify it. */
-  ahead(digest: Uint8Array, length: number, location: Location): void {
-    if (this.#options.thread === undefined) return
-    this.#ahead.add(placeOf(location))
-    this.#writer.ahead(digest, length, location)
-    this.#count(length)
+  ahead(content: number): void {
+    const { contents, thread } = this.#options
+    if (thread === undefined || contents.isOwn(content)) return
+    const { list } = contents
+    this.#ahead.add(content)
+    this.#writer.ahead(list.digest(content), list.size(content), list.location(content))
+    this.#count(list.size(content))
   }
 
   #count(length: number): void {
@@ -82,8 +86,9 @@ export class TarDigest implements Disposable {
   }
 
   #take(batch: Uint8Array<ArrayBuffer>): void {
-    const { thread, flush } = this.#options
-    flush()
+    const { contents, thread } = this.#options
+    // Whoever hashes it reads it.
+    contents.flush()
     this.#unsent = 0
     if (thread === undefined) {
       this.#update(batch)
@@ -100,8 +105,4 @@ export class TarDigest implements Disposable {
     this.#hash ??= new OperationHash(this.#options.reader())
     this.#hash.update(batch)
   }
-}
-
-function placeOf({ segment, block }: Location): number {
-  return segment * 2 ** 32 + block
 }

@@ -76,7 +76,7 @@ export interface HashThread extends Disposable {
 
 export const FILE_BYTES: number = 1024 * 1024
 const MOST_FILE_JOBS = 3
-/** A quarter of a MiB each. */
+/** Of at most a quarter of a MiB each, and of contents that are to be read. */
 const MOST_TAR_BATCHES = 64
 const LOOK_MS = 500
 const MOST_STARTING_MS = 30_000

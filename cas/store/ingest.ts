@@ -339,11 +339,8 @@ class Incoming {
   }
 
   #run(content: number, length: number, offset: number): void {
-    const { list } = this.#contents
-    const digest = list.digest(content)
-    this.#recipe.run(digest, length)
-    if (!this.#isLarge)
-      this.#digest?.content(digest, length, list.location(content), this.#contents.isOwn(content))
+    this.#recipe.run(this.#contents.list.digest(content), length)
+    if (!this.#isLarge) this.#digest?.content(content)
     if (this.#inode !== undefined && this.#whole === undefined)
       this.#tree.addPiece(this.#inode, offset, length, content)
   }

@@ -173,9 +173,7 @@ export class IntakeState implements Intake {
 
   expect(digest: Uint8Array): void {
     const content = this.contents.find(digest)
-    if (content === undefined || this.contents.isOwn(content)) return
-    const { list } = this.contents
-    this.digest.ahead(digest, list.size(content), list.location(content))
+    if (content !== undefined) this.digest.ahead(content)
   }
 
   has(digest: Uint8Array): boolean {

@@ -182,8 +182,8 @@ export function createLayerStore(
 
   const digestOf = (contents: ContentWriter): TarDigest =>
     new TarDigest({
+      contents,
       reader: () => contents.reader ?? context.reader(),
-      flush: () => contents.flush(),
       thread: contents.reader === undefined ? context.hashThread : undefined,
     })
 
