@@ -315,8 +315,9 @@ export async function syncSegments(
   const files = segments.flatMap((segment) => {
     if (segment.written.length === 0) return []
     ftruncateSync(segment.fd, segment.end)
+    const buffer = Buffer.allocUnsafe(Math.min(segment.written.length, RECORDS_AT_ONCE) * RECORD_BYTES)
     for (let from = 0; from < segment.written.length; from += RECORDS_AT_ONCE) {
-      const records = formatRecords(list, segment.written.slice(from, from + RECORDS_AT_ONCE))
+      const records = formatRecords(list, segment.written.slice(from, from + RECORDS_AT_ONCE), buffer)
       writeAll(segment.sidecar, records, (segment.records + from) * RECORD_BYTES)
     }
     return [segment.fd, segment.sidecar]

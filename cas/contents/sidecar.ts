@@ -16,8 +16,13 @@ export interface SidecarRecord {
   readonly size: number
 }
 
-export function formatRecords(list: ContentList, contents: readonly number[]): Buffer {
-  const out = Buffer.alloc(contents.length * RECORD_BYTES)
+/** Into `buffer`, when it is given: a fresh one for each of many parts is collected too late. */
+export function formatRecords(
+  list: ContentList,
+  contents: readonly number[],
+  buffer: Buffer = Buffer.allocUnsafe(contents.length * RECORD_BYTES),
+): Buffer {
+  const out = buffer.subarray(0, contents.length * RECORD_BYTES)
   const fields = new DataView(out.buffer, out.byteOffset, out.length)
   for (const [i, content] of contents.entries()) {
     const at = i * RECORD_BYTES
