@@ -68,6 +68,25 @@ describe('contents', () => {
     expect(statSync(segmentPath(paths, 1)).size).toBe(before)
   })
 
+  test('may be made readable while one is being given, also one that is there already', async () => {
+    for (const size of [1000, 300_000, 3_000_000]) {
+      using writer = createSegmentWriter(paths, db)
+      const [first, second] = [randomBytes(700), randomBytes(size)]
+      const numbers = [first, second, second, first].map((bytes) => {
+        writer.begin()
+        for (let at = 0; at < bytes.length; at += 90_000) {
+          writer.append(bytes.subarray(at, at + 90_000))
+          writer.flush()
+        }
+        return writer.end()
+      })
+      expect(numbers).toEqual([0, 1, 1, 0])
+      expect(writer.list.digest(1).equals(hash('sha256', second, 'buffer'))).toBe(true)
+      await commit(writer)
+      for (const bytes of [first, second]) expect(readBack(bytes).equals(bytes)).toBe(true)
+    }
+  })
+
   test('from a file, and told apart where the file is shorter', async () => {
     const bytes = randomBytes(5_000_000)
     const path = join(paths.root, 'file')

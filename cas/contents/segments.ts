@@ -48,6 +48,8 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
   /** Where `buffer` begins in the segment; counted from 0 until there is one. */
   let flushed = 0
   let runStart = 0
+  /** Between `begin` and what ends it. */
+  let isOpen = false
   /** Of a content that is larger than the buffer. */
   let hashing: Hash | undefined
   let generation = generationOf(db)
@@ -82,6 +84,7 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
     flush()
   }
   const digestRun = (): Buffer => {
+    isOpen = false
     const rest = buffer.bytes.subarray(Math.max(0, runStart - flushed), buffer.filled)
     return hashing === undefined ? hash('sha256', rest, 'buffer') : hashing.update(rest).digest()
   }
@@ -117,6 +120,7 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
   return {
     list,
     begin: () => {
+      isOpen = true
       runStart = flushed + buffer.filled
       hashing = undefined
     },
@@ -146,7 +150,8 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
       const { segment, block } = list.location(content)
       return segments.some(({ id, start }) => id === segment && block * BLOCK >= start)
     },
-    flush,
+    // Of a content that is not whole yet, what is written must be hashed before.
+    flush: () => (isOpen ? spill() : flush()),
     sync: async () => {
       flush()
       await syncSegments(paths, segments, list)

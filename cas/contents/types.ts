@@ -22,7 +22,7 @@ export interface ContentWriter extends Disposable {
   find(digest: Uint8Array): number | undefined
   /** Was it written here, and just now? */
   isOwn(content: number): boolean
-  /** What was written can be read back by its location. */
+  /** What was written can be read back by its location. Also while a content is being given. */
   flush(): void
   /** Where the store's reader cannot read what has been written and is not recorded: one that can. */
   readonly reader?: ContentReader

@@ -3,6 +3,7 @@
  * that nothing above the store needs to know which it has.
  */
 import { execFileSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import {
   chmodSync,
   closeSync,
@@ -26,7 +27,7 @@ import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { getXattr, isErrno, setXattr } from '../../linux/index.ts'
 import type { DiffId } from '../oci.ts'
-import type { Layer, Root, Store } from '../store/types.ts'
+import type { Layer, LayerWriter, Root, Store } from '../store/types.ts'
 import type { TarOutputEntry } from '../tar/index.ts'
 import {
   archiveOf,
@@ -442,6 +443,45 @@ export function testDriver(name: string, open: (path: string) => Promise<Store>)
       ).toBe(true)
     })
 
+    test('of all sizes, one after another, from bytes, from files and from an upper', async () => {
+      using own = scratch()
+      // Around what is kept in one buffer, hashed at once, and hashed while it is copied; equal ones, too.
+      const sizes = [70_000, 300_000, 9_000_001, 12, 5_000_000, 0, 262_144, 4_194_305, 20_000_000, 1, 600_000]
+      const all = sizes.map((size) => randomBytes(size))
+      const files = [...all, ...all].map((bytes, i) => ({ path: `f${i < 10 ? 0 : ''}${i}`, bytes }))
+      const fill = async (writer: LayerWriter, way: 'data' | 'dataFrom'): Promise<void> => {
+        for (const { path: file, bytes } of files) {
+          writer.entry(entryOf(file, bytes.length))
+          writeFileSync(join(own.path, file), bytes)
+          const fd = openSync(join(own.path, file), 'r')
+          for (let at = 0; at < bytes.length; at += 1_000_000) {
+            const part = bytes.subarray(at, at + 1_000_000)
+            if (way === 'data') writer.data(part)
+            else writer.dataFrom(fd, at, part.length)
+          }
+          closeSync(fd)
+          await writer.breathe()
+        }
+      }
+      const layers = [
+        await store.layers.write((writer) => fill(writer, 'data')),
+        await store.layers.write((writer) => fill(writer, 'dataFrom')),
+        await run([], (root) => {
+          for (const { path: file, bytes } of files) writeFileSync(join(root, file), bytes)
+        }),
+      ]
+      for (const layer of layers) {
+        const { diffId } = await layer.stored
+        const tar = await tarOf(diffId)
+        expect(`sha256:${sha256(tar).toString('hex')}`).toBe(diffId)
+        await using root = await store.layers.mount([layer])
+        for (const { path: file, bytes } of files)
+          expect(readFileSync(join(inside(root), file)).equals(bytes)).toBe(true)
+      }
+      expect(contentsOf(path).length).toBe(sizes.filter((size) => size > 0).length)
+      expect(await store.fsck()).toMatchObject({ problems: [] })
+    })
+
     test('whose contents came before it was known what for', async () => {
       using own = scratch()
       const large = Buffer.alloc(5_000_000, 'large')
@@ -641,8 +681,8 @@ function namesIn(root: Root): string[] {
   return readdirSync(inside(root), { recursive: true, encoding: 'utf8' }).toSorted()
 }
 
-function sha256(text: string): Buffer {
-  return Buffer.from(execFileSync('sha256sum', { input: text, encoding: 'utf8' }).slice(0, 64), 'hex')
+function sha256(contents: string | Buffer): Buffer {
+  return Buffer.from(execFileSync('sha256sum', { input: contents, encoding: 'utf8' }).slice(0, 64), 'hex')
 }
 
 const PART = 100_000
