@@ -104,6 +104,12 @@ export async function digestSources(
   const walked: Seen[][] = []
   const expect = createExpectation(options)
   let last = performance.now()
+  const isTurnDue = (): boolean => performance.now() - last > TURN_MS
+  const takeTurn = async (): Promise<void> => {
+    await new Promise(setImmediate)
+    options.signal?.throwIfAborted()
+    last = performance.now()
+  }
   for (const { tree, path: top } of sources) {
     const seen: Seen[] = []
     walked.push(seen)
@@ -126,11 +132,7 @@ export async function digestSources(
           })
         }
       }
-      if (performance.now() - last > TURN_MS) {
-        await new Promise(setImmediate)
-        options.signal?.throwIfAborted()
-        last = performance.now()
-      }
+      if (isTurnDue()) await takeTurn()
     }
   }
   // Only now: many files are read at a time.
@@ -145,6 +147,7 @@ export async function digestSources(
       if (entry.known instanceof NewFile) options.statCache?.remember(entry.stats, entry.known)
       paths.set(entry.path, entry)
       all.update(`${line(entry, relative, options.owners, inodes)}\n`)
+      if (isTurnDue()) await takeTurn()
     }
   }
   return { digest: `sha256:${all.digest('hex')}`, found }
