@@ -130,8 +130,8 @@ function closure(entry: string, seen = new Set<string>()): Set<string> {
 }
 
 /**
- * Makes one file, core.js, of the sixty that `tbuild build` imports: each costs 0.2 ms to find and to link. What a command
- * that does nothing needs, or the hash thread, stays apart, and so does what is imported late. What the others take from them they take from core.js.
+ * Makes one file, core.js, of the sixty that `tbuild build` imports: each costs 0.2 ms to find and to link. What a command that does nothing
+ * needs, or the hash thread, stays apart, and so does what is imported late. What the others take from them they take from core.js.
  */
 async function joinCore(files: ReadonlyMap<string, string>): Promise<Map<string, string>> {
   const small = ['cli/main.ts', 'cli/commands/version.ts', 'cas/hashing/worker.ts']

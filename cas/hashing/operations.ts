@@ -1,7 +1,6 @@
 /**
- * What a tar is made of, for whoever computes its digest: literal bytes, zeros, and contents of the store, by where they are. Also contents that will be part of
- * it, in no order, to be verified ahead. Packed into buffers that
- * pass from one thread to another without a copy.
+ * What a tar is made of, for whoever computes its digest: literal bytes, zeros, and contents of the store, by where they are. Also contents that will be
+ * part of it, in no order, to be verified ahead. Packed into buffers that pass from one thread to another without a copy.
  *
  * An operation: its kind (8 bytes, a number as float64, as are all fields) and length; of a content also segment, block, what is known of it, and
  * its sha256; of a literal then its bytes, up to a multiple of 8.

@@ -19,6 +19,8 @@ export interface DigestOptions {
 const SMALL = 16 * 1024 * 1024
 /** So that hashing does not begin when all else is done. */
 const MOST_UNSENT = 4 * 1024 * 1024
+/** It is read again for the tar, and is to be in memory then. */
+const MOST_AHEAD = 1024 ** 3
 
 export class TarDigest implements Disposable {
   readonly #options: DigestOptions
@@ -59,7 +61,7 @@ export class TarDigest implements Disposable {
   /** This content will be part of the tar: while nothing of it is there yet, the thread has time to verify it. */
   ahead(content: number): void {
     const { contents, thread } = this.#options
-    if (thread === undefined || contents.isOwn(content)) return
+    if (thread === undefined || contents.isOwn(content) || this.#bytes > MOST_AHEAD) return
     const { list } = contents
     this.#ahead.add(content)
     this.#writer.ahead(list.digest(content), list.size(content), list.location(content))

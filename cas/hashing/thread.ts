@@ -98,6 +98,8 @@ export function createHashThread(paths: StorePaths): HashThread {
   let numbers = 0
   let worker: Worker | undefined
   let startedAt = 0
+  /** Why it has ended. */
+  let failure: Error | undefined
 
   const settle = ({ tar, digest = '', error }: TarAnswer): void => {
     if (error === undefined) tars.get(tar)?.resolve(digest)
@@ -117,7 +119,8 @@ export function createHashThread(paths: StorePaths): HashThread {
       trackUnmanagedFds: false,
     })
     started.on('message', settle)
-    started.on('error', (error) => {
+    started.on('error', (error: Error) => {
+      failure = error
       for (const { reject } of tars.values()) reject(error)
       tars.clear()
     })
@@ -129,15 +132,15 @@ export function createHashThread(paths: StorePaths): HashThread {
     worker ??= start()
     worker.postMessage(request, bytes === undefined ? [] : [bytes.buffer])
   }
-  /** Until `ready`, which is asked again each time that something is done. Meanwhile no event tells that the thread has ended. */
-  const waitUntil = (index: number, ready: (count: number) => boolean): void => {
+  /** Until `ready`, which is asked again each time that something is done. False when the thread has ended, of which no event tells meanwhile. */
+  const waitUntil = (index: number, ready: (count: number) => boolean): boolean => {
     for (;;) {
       const count = Atomics.load(done, index)
-      if (ready(count)) return
+      if (ready(count)) return true
       if (Atomics.wait(done, index, count, LOOK_MS) !== 'timed-out') continue
       const state = Atomics.load(done, STATE)
       const isStarting = performance.now() - startedAt < MOST_STARTING_MS
-      if (state !== ALIVE && (state === DEAD || !isStarting)) throw new Error('the hash thread has ended')
+      if (state !== ALIVE && (state === DEAD || !isStarting)) return false
     }
   }
   const hasAnswered = (job: number): boolean => {
@@ -154,12 +157,13 @@ export function createHashThread(paths: StorePaths): HashThread {
       let ended = false
       return {
         send: (batch) => {
-          waitUntil(TARS_DONE, (count) => sent - count < MOST_TAR_BATCHES)
+          if (!waitUntil(TARS_DONE, (count) => sent - count < MOST_TAR_BATCHES)) throw errorOf(undefined)
           sent++
           post({ tar, batch }, batch)
         },
         end: () => {
           ended = true
+          if (failure !== undefined) return Promise.reject(failure)
           const result = Promise.withResolvers<string>()
           tars.set(tar, result)
           post({ tar })
@@ -189,6 +193,7 @@ export function createHashThread(paths: StorePaths): HashThread {
           return { ...answer.digested, buffer: answer.buffer }
         },
         [Symbol.dispose]: () => {
+          // The files are closed then.
           waitUntil(FILES_DONE, () => hasAnswered(files))
           const answer = answers.get(files)
           answers.delete(files)
@@ -206,6 +211,6 @@ export function createHashThread(paths: StorePaths): HashThread {
 }
 
 function errorOf(failure: Failure | undefined): Error {
-  if (failure === undefined) return new Error('the hash thread gave no answer')
+  if (failure === undefined) return new Error('the hash thread has ended')
   return new TbuildError(failure.code, failure.message, { hint: failure.hint })
 }

@@ -193,11 +193,13 @@ export class IntakeState implements Intake {
   [Symbol.dispose](): void {
     if (this.#isUsed) return
     this.#isUsed = true
-    for (const { fd } of this.#files) closeSync(fd)
-    for (const { job } of this.#batches) job[Symbol.dispose]()
-    this.digest[Symbol.dispose]()
-    this.contents[Symbol.dispose]()
-    this.#epoch[Symbol.dispose]()
+    // Each of them, also when one fails; the epoch last.
+    using all = new DisposableStack()
+    all.use(this.#epoch)
+    all.use(this.contents)
+    all.use(this.digest)
+    for (const { job } of this.#batches) all.use(job)
+    for (const { fd } of this.#files) all.defer(() => closeSync(fd))
   }
 }
 

@@ -180,6 +180,7 @@ export function createLayerStore(
     })
   }
 
+  /** Of a layer that will be made of these contents; the caller disposes it. */
   const digestOf = (contents: ContentWriter): TarDigest =>
     new TarDigest({
       contents,
