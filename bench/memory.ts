@@ -32,6 +32,11 @@ await withBench((bench) => {
     [`${FILES.toLocaleString('en')} files`, megabytes(million)],
     ['  bytes an entry, over the smallest', String(Math.round((million - least) / FILES))],
   ])
+  bench.fresh()
+  facts('syncs of the disk (fsync, fdatasync)', [
+    ['one file of 5 GB', String(bench.countSyncs('import', big, 'big'))],
+    [`${FILES.toLocaleString('en')} files`, String(bench.countSyncs('import', many, 'many'))],
+  ])
   writeFileSync(join(directory, 'done'), '')
 })
 

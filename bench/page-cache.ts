@@ -44,6 +44,9 @@ await withBench(async (bench) => {
   ])
   for (const child of children) child.kill('SIGTERM')
   await Promise.all(children.map((child) => new Promise((resolve) => void child.once('exit', resolve))))
+  facts('syncs of the disk (fsync, fdatasync)', [
+    ['a container', String(bench.countSyncs('run', 'cached', 'true'))],
+  ])
 })
 
 function dropCaches(): void {
