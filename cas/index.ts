@@ -84,6 +84,7 @@ export {
   type Resolved,
   type Stat,
   type Tree,
+  type TreeEntry,
   type Walkable,
 } from './tree/tree.ts'
 export { assertSameLayers, MAX_CONFIG_BYTES, parseConfig, parseIndex, parseManifest } from './parse-oci.ts'

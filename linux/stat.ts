@@ -24,35 +24,64 @@ const AT_SYMLINK_NOFOLLOW = 0x100
 const AT_EMPTY_PATH = 0x1000
 const STATX_BASIC_STATS = 0x7ff
 const BILLION = 1_000_000_000n
+const TWO_32 = 2 ** 32
 
 const callStatx = declare('int statx(int, const void *, int, unsigned int, void *)')
 const answer = Buffer.alloc(256)
-const fields = new DataView(answer.buffer, answer.byteOffset, answer.length)
+/** struct statx, in words of 4 bytes: a 64-bit field is two, the lower one first. */
+const words = new Uint32Array(answer.buffer, answer.byteOffset, answer.length / 4)
+const INO = 8
+const SIZE = 10
+const BLOCKS = 12
+const CTIME = 24
+const MTIME = 28
+const RDEV = 32
+const DEV = 34
 
 /** What a file is. */
 export class Stat {
-  readonly type: FileType = TYPES[fields.getUint16(28, true) >> 12] ?? 'file'
+  readonly type: FileType
   /** 07777. */
-  readonly mode: number = fields.getUint16(28, true) & 0o7777
-  readonly nlink: number = fields.getUint32(16, true)
-  readonly uid: number = fields.getUint32(20, true)
-  readonly gid: number = fields.getUint32(24, true)
-  readonly ino: bigint = fields.getBigUint64(32, true)
+  readonly mode: number
+  readonly nlink: number = word(4)
+  readonly uid: number = word(5)
+  readonly gid: number = word(6)
+  /** The inode's number, in two halves of 32 bits. */
+  readonly inoLow: number = word(INO)
+  readonly inoHigh: number = word(INO + 1)
   /** Bytes. */
-  readonly size: number = Number(fields.getBigUint64(40, true))
+  readonly size: number = word(SIZE) + word(SIZE + 1) * TWO_32
   /** Of 512 bytes. */
-  readonly blocks: number = Number(fields.getBigUint64(48, true))
-  /** Nanoseconds since 1970. */
-  readonly ctimeNs: bigint = timeAt(96)
-  readonly mtimeNs: bigint = timeAt(112)
+  readonly blocks: number = word(BLOCKS) + word(BLOCKS + 1) * TWO_32
+  /** Since 1970, rounded down, and what is left of a second. Numbers: a BigInt of each costs more than the system call. */
+  readonly ctimeSeconds: number = word(CTIME) + (word(CTIME + 1) | 0) * TWO_32
+  readonly ctimeNanoseconds: number = word(CTIME + 2)
+  readonly mtimeSeconds: number = word(MTIME) + (word(MTIME + 1) | 0) * TWO_32
+  readonly mtimeNanoseconds: number = word(MTIME + 2)
   /** Of a device file; 0 of others. */
-  readonly major: number = this.#isDevice() ? fields.getUint32(128, true) : 0
-  readonly minor: number = this.#isDevice() ? fields.getUint32(132, true) : 0
+  readonly major: number
+  readonly minor: number
   /** The file system, as one number. */
-  readonly dev: number = fields.getUint32(136, true) * 2 ** 20 + fields.getUint32(140, true)
+  readonly dev: number = word(DEV) * 2 ** 20 + word(DEV + 1)
 
-  #isDevice(): boolean {
-    return this.type === 'char' || this.type === 'block'
+  constructor() {
+    const mode = word(7) & 0xffff
+    this.type = TYPES[mode >> 12] ?? 'file'
+    this.mode = mode & 0o7777
+    const isDevice = this.type === 'char' || this.type === 'block'
+    this.major = isDevice ? word(RDEV) : 0
+    this.minor = isDevice ? word(RDEV + 1) : 0
+  }
+
+  get ino(): bigint {
+    return (BigInt(this.inoHigh) << 32n) | BigInt(this.inoLow)
+  }
+  /** Nanoseconds since 1970. */
+  get mtimeNs(): bigint {
+    return BigInt(this.mtimeSeconds) * BILLION + BigInt(this.mtimeNanoseconds)
+  }
+  get ctimeNs(): bigint {
+    return BigInt(this.ctimeSeconds) * BILLION + BigInt(this.ctimeNanoseconds)
   }
 
   isFile(): boolean {
@@ -66,8 +95,8 @@ export class Stat {
   }
 }
 
-function timeAt(at: number): bigint {
-  return fields.getBigInt64(at, true) * BILLION + BigInt(fields.getUint32(at + 8, true))
+function word(at: number): number {
+  return words[at] ?? 0
 }
 
 /** Of the name itself, not followed; `undefined` when it is not there. */

@@ -2,7 +2,7 @@
 import { closeSync, constants, openSync, readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { TbuildError } from '../../errors.ts'
-import { openTree, show, type Tree } from '../../cas/index.ts'
+import { openTree, show, type Stat, type Tree, type TreeEntry } from '../../cas/index.ts'
 import {
   createIgnoreMatcher,
   parseIgnoreFile,
@@ -83,14 +83,20 @@ function withoutIgnored(tree: Tree, matcher: IgnoreMatcher): Tree {
   return {
     ...tree,
     lstat: (path) => (isIgnored(path) ? undefined : tree.lstat(path)),
-    list: (path) => tree.list(path).filter((name) => !isIgnored(path === '' ? name : `${path}/${name}`)),
+    list: (path) => tree.list(path).filter((name) => !isIgnored(join(path, name))),
+    entries: (path) => tree.entries(path).filter(({ name }) => !isIgnored(join(path, name))),
   }
 }
 
-/** It is gone through for a digest, for a layer, and by the next COPY: what one walk saw, the others do not ask again. */
+function join(path: string, name: string): string {
+  return path === '' ? name : `${path}/${name}`
+}
+
+/** What one COPY has looked at, the next does not ask again. */
 function remembered(tree: Tree): Tree {
-  const stats = new Map<string, ReturnType<Tree['lstat']>>()
-  const names = new Map<string, readonly string[]>()
+  const lists = new Map<string, readonly string[]>()
+  const entries = new Map<string, readonly TreeEntry[]>()
+  const stats = new Map<string, Stat>()
   const xattrs = new Map<string, ReadonlyMap<string, Buffer>>()
   return {
     ...tree,
@@ -99,16 +105,15 @@ function remembered(tree: Tree): Tree {
       if (seen !== undefined) stats.set(path, seen)
       return seen
     },
-    list: (path) => {
-      const seen = names.get(path) ?? tree.list(path)
-      names.set(path, seen)
-      return seen
-    },
-    xattrs: (file) => {
-      if (typeof file === 'number') return tree.xattrs(file)
-      const seen = xattrs.get(file) ?? tree.xattrs(file)
-      xattrs.set(file, seen)
-      return seen
-    },
+    list: (path) => kept(lists, path, () => tree.list(path)),
+    entries: (path) => kept(entries, path, () => tree.entries(path)),
+    xattrs: (file) =>
+      typeof file === 'number' ? tree.xattrs(file) : kept(xattrs, file, () => tree.xattrs(file)),
   }
+}
+
+function kept<T>(all: Map<string, T>, path: string, look: () => T): T {
+  const seen = all.get(path) ?? look()
+  all.set(path, seen)
+  return seen
 }

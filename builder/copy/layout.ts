@@ -16,7 +16,8 @@ import {
   type TarOutputEntry,
   type Tree,
 } from '../../cas/index.ts'
-import { find, noXattrs, writeContents, xattrsOf, type Found, type FoundIn } from './source.ts'
+import { find, walk, type Excludes, type Found } from './found.ts'
+import { noXattrs, storedOf, writeContents, xattrsOf } from './source.ts'
 
 export interface Owner {
   readonly uid: number
@@ -29,7 +30,7 @@ export interface CopyOptions {
   /** From the source's mode to the copy's (07777). */
   readonly mode?: ((mode: number, isDirectory: boolean) => number) | undefined
   /** Is this path, relative to the source, left out? */
-  readonly excludes?: ((path: string, isDirectory: boolean) => boolean) | undefined
+  readonly excludes?: Excludes | undefined
   /** As an archive is unpacked: an entry replaces whatever has its name. */
   readonly replace?: boolean | undefined
   /** The source's `name` holds directories, which are made like those of the source; a directory is copied as itself. */
@@ -39,8 +40,8 @@ export interface CopyOptions {
 export interface CopySource {
   readonly tree: Tree
   readonly path: string
-  /** What was looked at already. */
-  readonly found?: FoundIn | undefined
+  /** What is there, if it was looked at already. */
+  readonly found?: Found | undefined
 }
 
 export interface Layout {
@@ -70,26 +71,88 @@ interface Planned {
   readonly from: Found | Uint8Array | undefined
 }
 
+/** One COPY, for what is planned of its source. */
+interface Copy {
+  readonly options: CopyOptions
+  readonly number: number
+}
+
+/** A name of the layer. A directory that is copied whole to where nothing is costs nothing until it is written, or something is copied into it, too. */
+class Node {
+  /** `undefined`: as in the parent; only something below it is changed. */
+  entry: Planned | undefined
+  /** The parent has no such directory: nobody needs to look there for what is below it. */
+  isFresh = false
+  #children: Map<string, Node> | undefined
+  #whole: { readonly found: Found; readonly copy: Copy } | undefined
+
+  get children(): Map<string, Node> {
+    const whole = this.#whole
+    this.#whole = undefined
+    this.#children ??= new Map()
+    if (whole === undefined) return this.#children
+    for (const child of whole.found.children) this.#children.set(child.name, nodeFor(child, whole.copy))
+    return this.#children
+  }
+
+  /** Holds what this directory does, and nothing else. */
+  holdWhole(found: Found, copy: Copy): void {
+    this.#whole = { found, copy }
+  }
+
+  get whole(): { readonly found: Found; readonly copy: Copy } | undefined {
+    return this.#whole
+  }
+
+  get isEmpty(): boolean {
+    return this.#whole === undefined && (this.#children?.size ?? 0) === 0
+  }
+
+  empty(): void {
+    this.#whole = undefined
+    this.#children = undefined
+  }
+}
+
+/** Where nothing is. */
+function nodeFor(found: Found, copy: Copy): Node {
+  const node = new Node()
+  node.entry = planFor(found, copy)
+  if (found.type === 'directory') {
+    node.isFresh = true
+    node.holdWhole(found, copy)
+  }
+  return node
+}
+
 /** `nowNs`: the time of the build; with `clamp` no later time is written. */
 export function createLayout(
   parent: Tree,
   { nowNs, clamp }: { readonly nowNs: bigint; readonly clamp: boolean },
 ): Layout {
-  const planned = new Map<string, Planned>()
-  /** Directories that the parent does not have: below them nobody needs to look there. */
-  const fresh = new Set<string>()
+  const root = new Node()
   let copies = 0
 
+  /** The node, as far as there is one; and what is there. */
   const lookup = (path: string): Planned | undefined => {
-    const own = planned.get(path)
-    if (own !== undefined) return own
-    if (fresh.has(parentOf(path))) return undefined
-    // What a planned file hides is not there; a planned directory merges with the parent's.
-    for (let slash = path.lastIndexOf('/'); slash > 0; slash = path.lastIndexOf('/', slash - 1)) {
-      const above = planned.get(path.slice(0, slash))
-      if (above !== undefined && above.type !== 'directory') return undefined
+    let node = root
+    for (const name of partsOf(path)) {
+      // What a planned file hides is not there; a planned directory merges with the parent's.
+      if (node.entry !== undefined && node.entry.type !== 'directory') return undefined
+      const child = node.children.get(name)
+      if (child === undefined) return node.isFresh ? undefined : existing(parent, path)
+      node = child
     }
-    return existing(parent, path)
+    return node.entry ?? existing(parent, path)
+  }
+  const nodeAt = (path: string): Node => {
+    let node = root
+    for (const name of partsOf(path)) {
+      let child = node.children.get(name)
+      if (child === undefined) node.children.set(name, (child = new Node()))
+      node = child
+    }
+    return node
   }
   const view = {
     lstat: (path: string) => {
@@ -98,26 +161,24 @@ export function createLayout(
         entry && {
           isDirectory: () => entry.type === 'directory',
           isSymbolicLink: () => entry.type === 'symlink',
-          entry,
         }
       )
     },
-    readlink: (path: string) => planned.get(path)?.link ?? parent.readlink(path),
+    readlink: (path: string) => lookup(path)?.link ?? '',
   }
 
   const touch = (path: string): void => {
-    const own = planned.get(path)
-    const entry = own ?? lookup(path)
-    if (entry === undefined) return
-    entry.mtimeNs = nowNs
-    if (own === undefined) planned.set(path, entry)
+    const node = nodeAt(path)
+    node.entry ??= existing(parent, path)
+    if (node.entry !== undefined) node.entry.mtimeNs = nowNs
   }
   /** `there`: what `lookup` found. */
-  const put = (path: string, entry: Planned, there: Planned | undefined): void => {
-    checkName(path, entry)
-    if (entry.type === 'directory' && there === undefined) fresh.add(path)
-    planned.set(path, entry)
+  const put = (path: string, entry: Planned, there: Planned | undefined): Node => {
+    const node = nodeAt(path)
+    if (entry.type === 'directory' && there === undefined) node.isFresh = true
+    node.entry = entry
     touch(parentOf(path))
+    return node
   }
   const directory = (owner: Owner | undefined): Planned => ({
     type: 'directory',
@@ -159,35 +220,31 @@ export function createLayout(
           `/${show(path)} is a directory; it cannot be replaced with a file.`,
         )
       }
-      for (const key of planned.keys()) if (key.startsWith(`${path}/`)) planned.delete(key)
+      nodeAt(path).empty()
     }
     put(path, entry, there)
   }
 
-  const merge = (
-    source: CopySource,
-    target: string,
-    relative: string,
-    options: CopyOptions,
-    copy: number,
-  ): void => {
-    for (const name of source.tree.list(source.path)) {
-      const to = join(target, name)
-      const path = join(relative, name)
-      const found = look(source, join(source.path, name))
-      if (found === undefined) continue
-      if (options.excludes?.(path, found.type === 'directory') === true) continue
-      const entry = planFor(found, options, copy)
+  const merge = (source: Found, target: string, copy: Copy): void => {
+    const into = nodeAt(target)
+    if (into.isFresh && into.isEmpty) {
+      into.holdWhole(source, copy)
+      return
+    }
+    const { options } = copy
+    for (const found of source.children) {
+      const to = join(target, found.name)
+      const entry = planFor(found, copy)
       if (found.type !== 'directory') {
         place(to, entry, options)
         continue
       }
       const there = lookup(to)
       if (there !== undefined && there.type !== 'directory' && options.replace !== true) throw overFile(to)
-      if (there === undefined || there.type !== 'directory') put(to, { ...entry }, there)
-      merge({ ...source, path: found.path }, to, path, options, copy)
+      if (there?.type !== 'directory') put(to, { ...entry }, there)
+      merge(found, to, copy)
       // Only now: making names in it has touched it.
-      planned.set(to, entry)
+      nodeAt(to).entry = entry
     }
   }
 
@@ -195,9 +252,9 @@ export function createLayout(
     source: CopySource & { readonly name: string },
     found: Found,
     into: string,
-    options: CopyOptions,
-    copy: number,
+    copy: Copy,
   ): void => {
+    const { options } = copy
     const above = parentOf(source.name)
     // The directories of the name are those above the source, as many as there are.
     let at = into
@@ -210,10 +267,10 @@ export function createLayout(
       if (there !== undefined) continue
       const from = parts.slice(0, parts.length - names.length + index).join('/')
       const seen = find(source.tree, from)
-      put(at, seen === undefined ? directory(options.owner) : planFor(seen, options, copy), undefined)
+      put(at, seen === undefined ? directory(options.owner) : planFor(seen, copy), undefined)
     }
     const to = join(into, source.name)
-    const entry = planFor(found, options, copy)
+    const entry = planFor(found, copy)
     if (found.type !== 'directory') {
       place(to, entry, options)
       return
@@ -221,8 +278,8 @@ export function createLayout(
     const there = lookup(to)
     if (there !== undefined && there.type !== 'directory') throw overFile(to)
     if (there === undefined && to !== '') put(to, { ...entry }, undefined)
-    merge(source, to, '', options, copy)
-    if (to !== '') planned.set(to, entry)
+    merge(found, to, copy)
+    if (to !== '') nodeAt(to).entry = entry
   }
 
   const target = (destination: string, name: string, options: CopyOptions): string => {
@@ -236,26 +293,26 @@ export function createLayout(
   return {
     makeDirectory,
     copy: (source, destination, options) => {
-      const found = look(source, source.path)
+      const found = source.found ?? lookThrough(source, options.excludes)
       if (found === undefined) return
-      const copy = ++copies
+      const copy: Copy = { options, number: ++copies }
       if (options.parents === true) {
-        copyWithParents(source, found, makeDirectory(destination, options.owner), options, copy)
+        copyWithParents(source, found, makeDirectory(destination, options.owner), copy)
         return
       }
       if (found.type !== 'directory') {
-        place(target(destination, source.name, options), planFor(found, options, copy), options)
+        place(target(destination, source.name, options), planFor(found, copy), options)
         return
       }
       const resolved = resolveInTree(view, destination)
       if (resolved.stats !== undefined && !resolved.stats.isDirectory()) throw overFile(resolved.path)
       const into = makeDirectory(destination, options.owner)
-      merge(source, into, '', options, copy)
-      const top = lookup(into)
-      if (top === undefined || into === '') return
+      merge(found, into, copy)
+      if (into === '') return
+      touch(into)
+      const top = nodeAt(into).entry
       // The root of a tree is nobody's file: its time says nothing.
-      top.mtimeNs = source.path === '' ? nowNs : found.stats.mtimeNs
-      planned.set(into, top)
+      if (top !== undefined && source.path !== '') top.mtimeNs = found.stats.mtimeNs
     },
     copyBytes: (bytes, name, destination, options) => {
       const mode = options.mode?.(0o644, false) ?? 0o644
@@ -269,32 +326,54 @@ export function createLayout(
       place(target(destination, name, options), entry, options)
     },
     write: async (writer) => {
-      for (const path of planned.keys()) {
-        for (let above = parentOf(path); above !== '' && !planned.has(above); above = parentOf(above)) {
-          const entry = existing(parent, above)
-          if (entry !== undefined) planned.set(above, entry)
-        }
-      }
-      planned.delete('')
+      /** Where the first name of each file of several names is. */
       const links = new Map<string, string>()
-      for (const path of [...planned.keys()].toSorted(byWalk)) {
-        const entry = planned.get(path)
-        if (entry === undefined) continue
+      const writeOne = (path: string, entry: Planned): Promise<void> | undefined => {
+        checkName(path, entry)
         const first = entry.inode === undefined ? undefined : links.get(entry.inode)
         if (entry.inode !== undefined && first === undefined) links.set(entry.inode, path)
         writer.entry(outputOf(entry, path, first, clamp ? nowNs : undefined))
-        if (entry.type === 'file' && first === undefined) {
-          if (entry.from instanceof Uint8Array) writer.data(entry.from)
-          else if (entry.from !== undefined) await writeContents(entry.from, writer)
-        }
-        await writer.breathe()
+        if (entry.type !== 'file' || first !== undefined || entry.from === undefined) return undefined
+        if (entry.from instanceof Uint8Array) writer.data(entry.from)
+        else if (!storedOf(entry.from, writer)) return writeContents(entry.from, writer)
+        return undefined
       }
+      // A directory comes before what is in it, names in the order of their bytes.
+      const writeWhole = async (source: Found, above: string, copy: Copy): Promise<void> => {
+        for (const found of source.children) {
+          const path = join(above, found.name)
+          const contents = writeOne(path, planFor(found, copy))
+          if (contents !== undefined) await contents
+          if (found.children.length > 0) await writeWhole(found, path, copy)
+          const turn = writer.breathe()
+          if (turn !== undefined) await turn
+        }
+      }
+      const writeBelow = async (node: Node, above: string): Promise<void> => {
+        const { whole } = node
+        if (whole !== undefined) {
+          await writeWhole(whole.found, above, whole.copy)
+          return
+        }
+        for (const [name, child] of [...node.children].toSorted(([a], [b]) => (a < b ? -1 : 1))) {
+          const path = join(above, name)
+          const entry = child.entry ?? existing(parent, path)
+          if (entry !== undefined) await writeOne(path, entry)
+          await writeBelow(child, path)
+          await writer.breathe()
+        }
+      }
+      await writeBelow(root, '')
     },
   }
 }
 
-function look(source: CopySource, path: string): Found | undefined {
-  return source.found?.get(source.tree)?.get(path) ?? find(source.tree, path)
+/** As far as no digest was asked for. */
+function lookThrough({ tree, path }: CopySource, excludes: Excludes | undefined): Found | undefined {
+  const top = find(tree, path)
+  // Each of them fills in its children.
+  if (top !== undefined) for (const _ of walk(top, excludes));
+  return top
 }
 
 function existing(tree: Tree, path: string): Planned | undefined {
@@ -302,7 +381,7 @@ function existing(tree: Tree, path: string): Planned | undefined {
   return found && plan(found)
 }
 
-function planFor(found: Found, options: CopyOptions, copy: number): Planned {
+function planFor(found: Found, { options, number }: Copy): Planned {
   const entry = plan(found)
   if (options.owner !== undefined) {
     entry.uid = options.owner.uid
@@ -311,7 +390,7 @@ function planFor(found: Found, options: CopyOptions, copy: number): Planned {
   if (options.mode !== undefined && entry.type !== 'symlink')
     entry.mode = options.mode(entry.mode, entry.type === 'directory')
   const { nlink, dev, ino } = found.stats
-  if (entry.type === 'file' && nlink > 1) entry.inode = `${copy}:${dev}:${ino}`
+  if (entry.type === 'file' && nlink > 1) entry.inode = `${number}:${dev}:${ino}`
   return entry
 }
 
@@ -338,12 +417,22 @@ function outputOf(
   hardlink: string | undefined,
   latest: bigint | undefined,
 ): TarOutputEntry {
-  const { type, mode, uid, gid, size, link, major, minor, from } = entry
+  const { mode, uid, gid, major, minor, from } = entry
   const mtimeNs = latest !== undefined && entry.mtimeNs > latest ? latest : entry.mtimeNs
-  const same = { path, mode, uid, gid, mtimeNs, major, minor }
-  if (hardlink !== undefined) return { ...same, type: 'hardlink', link: hardlink, size: 0, xattrs: noXattrs }
-  const xattrs = from === undefined || from instanceof Uint8Array ? noXattrs : xattrsOf(from)
-  return { ...same, type, size, xattrs, ...(link !== undefined && { link }) }
+  const isFirst = hardlink === undefined
+  return {
+    type: isFirst ? entry.type : 'hardlink',
+    path,
+    link: hardlink ?? entry.link,
+    mode,
+    uid,
+    gid,
+    size: isFirst ? entry.size : 0,
+    mtimeNs,
+    major,
+    minor,
+    xattrs: isFirst && from !== undefined && !(from instanceof Uint8Array) ? xattrsOf(from) : noXattrs,
+  }
 }
 
 /** What a layer cannot say, or says by another meaning. Throws `COPY_RESERVED_NAME`, `COPY_NAME_TOO_LONG`, `COPY_DEVICE`. */
@@ -388,8 +477,7 @@ function join(directory: string, name: string): string {
   return directory === '' ? name : `${directory}/${name}`
 }
 
-/** Depth first, names by their bytes: `/` sorts before everything. */
-function byWalk(a: string, b: string): number {
-  const [x, y] = [a.replaceAll('/', '\0'), b.replaceAll('/', '\0')]
-  return x < y ? -1 : x > y ? 1 : 0
+/** None of the root. */
+function partsOf(path: string): readonly string[] {
+  return path === '' ? [] : path.split('/')
 }

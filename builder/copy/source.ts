@@ -1,5 +1,5 @@
 /** Reading what is to be copied: contents into a layer, and the digest that a cache key needs. */
-import { createHash, hash } from 'node:crypto'
+import { createHash, hash as digestOf } from 'node:crypto'
 import { closeSync } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
 import {
@@ -10,30 +10,14 @@ import {
   type LayerWriter,
   type StatCache,
   type Taken,
-  type TarEntryType,
   type Tree,
 } from '../../cas/index.ts'
+import { find, relativeTo, walk, type Excludes, type Found } from './found.ts'
 
 const PART = 1024 * 1024
 const TURN_MS = 20
-
-/** What a name of a tree is, and was when it was first looked at. */
-export interface Found {
-  readonly tree: Tree
-  readonly path: string
-  readonly type: TarEntryType
-  readonly stats: Stat
-  /** Of a file that was digested. */
-  known: KnownFile | undefined
-}
-
-/** `undefined` when there is nothing, or nothing that a layer can have. */
-export function find(tree: Tree, path: string): Found | undefined {
-  const stats = tree.lstat(path)
-  // A socket has no form in a layer.
-  if (stats === undefined || stats.type === 'socket') return undefined
-  return { tree, path, type: stats.type, stats, known: undefined }
-}
+/** Characters that are hashed at a time. */
+const LINES = 64 * 1024
 
 export const noXattrs: ReadonlyMap<string, Buffer> = new Map()
 
@@ -42,9 +26,13 @@ export function xattrsOf({ tree, path, known }: Found): ReadonlyMap<string, Buff
   return known?.isPlain === true ? noXattrs : tree.xattrs(path)
 }
 
+/** Has the layer the contents of a file that was digested from the store? Else they must be written. */
+export function storedOf({ known }: Found, writer: LayerWriter): boolean {
+  return known !== undefined && writer.stored(known.digest)
+}
+
 /** Writes a file's contents. `SOURCE_CHANGED` when it is not the file that was looked at before. */
-export async function writeContents({ tree, path, stats, known }: Found, writer: LayerWriter): Promise<void> {
-  if (known !== undefined && writer.stored(known.digest)) return
+export async function writeContents({ tree, path, stats }: Found, writer: LayerWriter): Promise<void> {
   const fd = openUnchanged(tree, path, stats)
   try {
     const size = stats.size
@@ -76,7 +64,7 @@ function openUnchanged(tree: Tree, path: string, seen: Stat): number {
 export interface DigestOptions {
   /** Owners are part of the contents (they are not when a copy sets them). */
   readonly owners: boolean
-  readonly excludes?: ((path: string, isDirectory: boolean) => boolean) | undefined
+  readonly excludes?: Excludes | undefined
   readonly signal?: AbortSignal | undefined
   /** Takes the contents of what is read. */
   readonly intake: () => Intake
@@ -84,13 +72,11 @@ export interface DigestOptions {
   readonly statCache?: StatCache | undefined
 }
 
-/** By their paths. */
-export type FoundIn = ReadonlyMap<Tree, ReadonlyMap<string, Found>>
-
 /** What a COPY takes. */
 export interface SourceDigest {
   readonly digest: string
-  readonly found: FoundIn
+  /** By the source: what is there, all of it. */
+  readonly found: readonly (Found | undefined)[]
 }
 
 /**
@@ -101,7 +87,6 @@ export async function digestSources(
   sources: readonly { readonly tree: Tree; readonly path: string; readonly name: string }[],
   options: DigestOptions,
 ): Promise<SourceDigest> {
-  const walked: Seen[][] = []
   const expect = createExpectation(options)
   let last = performance.now()
   const isTurnDue = (): boolean => performance.now() - last > TURN_MS
@@ -110,47 +95,39 @@ export async function digestSources(
     options.signal?.throwIfAborted()
     last = performance.now()
   }
-  for (const { tree, path: top } of sources) {
-    const seen: Seen[] = []
-    walked.push(seen)
-    const pending: { path: string; relative: string }[] = [{ path: top, relative: '' }]
-    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
-      const { path, relative } = next
-      const found = find(tree, path)
-      if (found === undefined) continue
-      if (relative !== '' && options.excludes?.(relative, found.type === 'directory') === true) continue
+  const walked: { readonly name: string; readonly all: readonly Found[] }[] = []
+  for (const { tree, path, name } of sources) {
+    const all: Found[] = []
+    walked.push({ name, all })
+    const top = find(tree, path)
+    if (top === undefined) continue
+    for (const found of walk(top, options.excludes)) {
       if (found.type === 'file') {
         found.known = lookAt(found, options)
         expect(found.known)
       }
-      seen.push({ found, relative })
-      if (found.type === 'directory') {
-        for (const name of tree.list(path).toReversed()) {
-          pending.push({
-            path: path === '' ? name : `${path}/${name}`,
-            relative: relative === '' ? name : `${relative}/${name}`,
-          })
-        }
-      }
+      all.push(found)
       if (isTurnDue()) await takeTurn()
     }
   }
   // Only now: many files are read at a time.
-  const all = createHash('sha256')
+  const hash = createHash('sha256')
   const inodes = new Map<string, number>()
-  const found = new Map<Tree, Map<string, Found>>()
-  for (const [i, { tree, name }] of sources.entries()) {
-    all.update(`source ${JSON.stringify(name)}\n`)
-    const paths = found.get(tree) ?? new Map<string, Found>()
-    found.set(tree, paths)
-    for (const { found: entry, relative } of walked[i] ?? []) {
-      if (entry.known instanceof NewFile) options.statCache?.remember(entry.stats, entry.known)
-      paths.set(entry.path, entry)
-      all.update(`${line(entry, relative, options.owners, inodes)}\n`)
+  let lines = ''
+  for (const { name, all } of walked) {
+    lines += `source ${JSON.stringify(name)}\n`
+    const top = all[0]?.path ?? ''
+    for (const found of all) {
+      if (found.known instanceof NewFile) options.statCache?.remember(found.stats, found.known)
+      lines += `${line(found, relativeTo(top, found.path), options.owners, inodes)}\n`
+      if (lines.length < LINES) continue
+      hash.update(lines)
+      lines = ''
       if (isTurnDue()) await takeTurn()
     }
   }
-  return { digest: `sha256:${all.digest('hex')}`, found }
+  hash.update(lines)
+  return { digest: `sha256:${hash.digest('hex')}`, found: walked.map(({ all }) => all[0]) }
 }
 
 /** To see whether one is new, files are read one by one. */
@@ -168,12 +145,6 @@ function createExpectation({ intake }: DigestOptions): (file: KnownFile) => void
     for (const digest of waiting) intake().expect(digest)
     waiting.length = 0
   }
-}
-
-interface Seen {
-  readonly found: Found
-  /** To the source. */
-  readonly relative: string
 }
 
 /** One that no cache knew: its digest may wait until it has been read. */
@@ -198,6 +169,11 @@ function line(found: Found, relative: string, owners: boolean, inodes: Map<strin
   const { tree, path, type, stats, known } = found
   // Of the top directory only what is in it is copied.
   if (relative === '' && type === 'directory') return 'directory'
+  if (known?.isPlain === true && stats.nlink === 1) {
+    // As below; most files are such.
+    const owner = owners ? `${stats.uid},${stats.gid},` : ''
+    return `["file",${JSON.stringify(relative)},${stats.mode},${owner}${stats.size},"${known.digest.toString('hex')}"]`
+  }
   const fields: unknown[] = [type, relative, stats.mode]
   if (owners) fields.push(stats.uid, stats.gid)
   if (known !== undefined) fields.push(stats.size, known.digest.toString('hex'))
@@ -214,7 +190,7 @@ function line(found: Found, relative: string, owners: boolean, inodes: Map<strin
   return JSON.stringify(fields)
 }
 
-const EMPTY: Taken = { digest: hash('sha256', '', 'buffer'), isNew: false }
+const EMPTY: Taken = { digest: digestOf('sha256', '', 'buffer'), isNew: false }
 
 function lookAt(found: Found, options: DigestOptions): KnownFile {
   const known = options.statCache?.find(found.stats)

@@ -26,11 +26,11 @@ export async function runCopy(
       parents: step.parents,
     }
     const destination = bytesOf(step.destination)
-    for (const selected of sources.selected) {
+    for (const [index, selected] of sources.selected.entries()) {
       const unpack = selected.isRemote === true ? step.unpackRemote : step.unpack
       const archive = unpack ? await unpackArchive(context.store, selected) : undefined
       if (archive === undefined) {
-        layout.copy({ ...selected, found: sources.digested?.found }, destination, options)
+        layout.copy({ ...selected, found: sources.digested?.found[index] }, destination, options)
         continue
       }
       const fd = openSync(archive, constants.O_RDONLY | constants.O_DIRECTORY)

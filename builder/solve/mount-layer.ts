@@ -5,9 +5,8 @@
 import { chmodSync, chownSync, closeSync, constants, openSync } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
 import { createUnpacker, openTree, TarReader, type Layer } from '../../cas/index.ts'
-import { createLayout, type CopyOptions, type Layout } from '../copy/layout.ts'
+import { createLayout, type CopyOptions, type CopySource, type Layout } from '../copy/layout.ts'
 import type { Selected } from '../copy/select.ts'
-import type { SourceDigest } from '../copy/source.ts'
 import type { Taking } from '../plan/types.ts'
 import type { SolveContext } from './context.ts'
 import type { Sources } from './sources.ts'
@@ -52,17 +51,14 @@ async function write(
   { store, signal, nowNs }: SolveContext,
   { source }: Taking,
   { selected, digested, intake }: Sources,
-  lay: (
-    layout: Layout,
-    selected: Selected & Partial<Pick<SourceDigest, 'found'>>,
-    options: CopyOptions,
-  ) => void,
+  lay: (layout: Layout, selected: Selected & Pick<CopySource, 'found'>, options: CopyOptions) => void,
 ): Promise<Layer> {
   await using root = await store.layers.mount([])
   using tree = openTree(root.fd)
   const layout = createLayout(tree, { nowNs, clamp: false })
   const options = { owner: source.kind === 'context' ? { uid: 0, gid: 0 } : undefined }
-  for (const one of selected) lay(layout, { ...one, ...(digested && { found: digested.found }) }, options)
+  for (const [index, one] of selected.entries())
+    lay(layout, { ...one, found: digested?.found[index] }, options)
   return await store.layers.write((writer) => layout.write(writer), { signal, intake })
 }
 

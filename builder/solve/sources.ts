@@ -3,7 +3,7 @@ import { TbuildError } from '../../errors.ts'
 import { openTree, type Intake, type Layer, type Tree } from '../../cas/index.ts'
 import { createIgnoreMatcher } from '../../dockerfile-parser/index.ts'
 import type { ContextDirectory } from '../contexts.ts'
-import type { CopyOptions } from '../copy/layout.ts'
+import type { Excludes } from '../copy/found.ts'
 import type { Fetch } from '../fetch/remote.ts'
 import { selectSources, type Selected } from '../copy/select.ts'
 import { digestSources, type SourceDigest } from '../copy/source.ts'
@@ -119,7 +119,7 @@ function directoryOf({ source }: Taking): ContextDirectory | undefined {
   return source.kind === 'context' ? source.directory : undefined
 }
 
-export function excludesOf(step: Taking): CopyOptions['excludes'] {
+export function excludesOf(step: Taking): Excludes | undefined {
   if (step.excludes.length === 0) return undefined
   const matcher = createIgnoreMatcher(step.excludes)
   return (path, isDirectory) => matcher.ignores(path) && !(isDirectory && matcher.mayReinclude(path))

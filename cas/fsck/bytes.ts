@@ -22,7 +22,7 @@ let spare: Buffer | undefined
 /** @param read is told of bytes that were read, and may stop it all by throwing */
 export function createContentVerifier(
   paths: StorePaths,
-  breathe: () => Promise<void>,
+  breathe: () => Promise<void> | undefined,
   read: (bytes: number) => void,
 ): ContentVerifier {
   const window = spare ?? Buffer.allocUnsafeSlow(WINDOW)
@@ -98,7 +98,7 @@ export function createContentVerifier(
 /** The digest of a file, as `sha256:...`, and its length; `undefined` when it is not there or cannot be read. */
 export async function digestOfFile(
   path: string,
-  breathe: () => Promise<void>,
+  breathe: () => Promise<void> | undefined,
   read: (bytes: number) => void,
 ): Promise<{ readonly digest: string; readonly size: number } | undefined> {
   const buffer = spare ?? Buffer.allocUnsafeSlow(WINDOW)

@@ -109,7 +109,7 @@ export interface Pass {
   /** Contents that cannot be had, in hex. */
   readonly badContents: Set<string>
   /** Lets the event loop have a turn when one is due. Throws when the check was called off. */
-  readonly breathe: () => Promise<void>
+  readonly breathe: () => Promise<void> | undefined
   /** So many bytes were read. */
   readonly read: (bytes: number) => void
   /** An image had to go. */

@@ -10,7 +10,8 @@
  * - A file that somebody holds mapped for writing may change without a new time until the kernel writes the page back; and some file systems in user space
  *   do not keep change times. For those there is `--no-stat-cache`.
  *
- * File: a magic line, records of 80 bytes, a crc32 of the records. A record: device, inode, size, mtime, ctime (8 each, little-endian), flags (8), sha256.
+ * File: a magic line, records of 84 bytes, a crc32 of the records. A record: device, inode, size (8 each, little-endian), mtime, ctime (seconds 8,
+ * nanoseconds 4), flags (4), sha256.
  */
 import { closeSync, fstatSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { hash, randomBytes } from 'node:crypto'
@@ -20,10 +21,10 @@ import { isErrno, type Stat } from '../../linux/index.ts'
 import type { StatCache } from '../store/types.ts'
 
 const EMPTY = Buffer.alloc(0)
-const MAGIC = Buffer.from('tbuild stat 1\n\0\0')
-const RECORD = 80
-const FLAGS_AT = 40
-const DIGEST_AT = 48
+const MAGIC = Buffer.from('tbuild stat 2\n\0\0')
+const RECORD = 84
+const FLAGS_AT = 48
+const DIGEST_AT = 52
 /** It has no extended attributes, which are not asked for then: setting one moves the change time. */
 const PLAIN = 1
 const SETTLED_NS = 2_000_000_000n
@@ -57,7 +58,8 @@ export function openStatCache(directory: string, context: string): StatCache {
       const settled = (now ?? 0n) - SETTLED_NS
       if (stats.ctimeNs > settled || stats.mtimeNs > settled) return
       const record = Buffer.alloc(RECORD)
-      encode(record, stats)
+      encode(stats)
+      record.set(wanted)
       record[FLAGS_AT] = isPlain ? PLAIN : 0
       record.set(digest, DIGEST_AT)
       fresh.push(record)
@@ -112,7 +114,7 @@ function index(records: Buffer): Index {
     records,
     find: (stats) => {
       if (count === 0) return undefined
-      encode(wanted, stats)
+      encode(stats)
       const found = table[slotOf(wantedWords, 0, KEY_WORDS)] ?? 0
       return found === 0 ? undefined : (found - 1) * RECORD
     },
@@ -120,15 +122,24 @@ function index(records: Buffer): Index {
 }
 
 const wantedWords = new Uint32Array(KEY_WORDS)
-const wanted = Buffer.from(wantedWords.buffer)
+const wanted = new Uint8Array(wantedWords.buffer)
 
-function encode(record: Buffer, { dev, ino, size, mtimeNs, ctimeNs }: Stat): void {
-  const fields = new BigUint64Array(record.buffer, record.byteOffset, FLAGS_AT / 8)
-  fields[0] = BigInt(dev)
-  fields[1] = ino
-  fields[2] = BigInt(size)
-  fields[3] = BigInt.asUintN(64, mtimeNs)
-  fields[4] = BigInt.asUintN(64, ctimeNs)
+/** Into `wanted`. */
+function encode(stats: Stat): void {
+  putNumber(0, stats.dev)
+  wantedWords[2] = stats.inoLow
+  wantedWords[3] = stats.inoHigh
+  putNumber(4, stats.size)
+  putNumber(6, stats.mtimeSeconds)
+  wantedWords[8] = stats.mtimeNanoseconds
+  putNumber(9, stats.ctimeSeconds)
+  wantedWords[11] = stats.ctimeNanoseconds
+}
+
+function putNumber(at: number, value: number): void {
+  // Each takes what is left of it modulo 2^32.
+  wantedWords[at] = value
+  wantedWords[at + 1] = Math.floor(value / 2 ** 32)
 }
 
 /** The records; none when the file is missing or not whole. */

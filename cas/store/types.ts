@@ -54,8 +54,8 @@ export interface LayerWriter {
   zeros(length: number): void
   /** All of the contents, by their digest, if the store or the intake has them; false when not: then they must be written. */
   stored(digest: Uint8Array): boolean
-  /** Lets the event loop have a turn when one is due; call it between entries. */
-  breathe(): Promise<void>
+  /** Lets the event loop have a turn, when one is due; call it between entries. */
+  breathe(): Promise<void> | undefined
 }
 
 /**

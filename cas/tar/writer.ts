@@ -20,7 +20,7 @@ import { formatPaxRecord, paxXattrKey } from './pax.ts'
 export interface TarOutputEntry {
   readonly type: TarEntryType
   readonly path: Buffer | string
-  readonly link?: Buffer | string
+  readonly link?: Buffer | string | undefined
   readonly mode: number
   readonly uid: number
   readonly gid: number

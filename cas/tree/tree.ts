@@ -22,6 +22,8 @@ export interface Tree extends Disposable {
   lstat(path: string): Stat | undefined
   /** Names in the order of their bytes. */
   list(path: string): readonly string[]
+  /** The same, and lstat(2) of each that is still there. */
+  entries(path: string): readonly TreeEntry[]
   readlink(path: string): string
   /** A regular file, for reading; the caller closes it. */
   open(path: string): number
@@ -29,6 +31,11 @@ export interface Tree extends Disposable {
   stat(fd: number): Stat
   /** What a layer keeps: user.*, file capabilities, ACLs. Quicker of a file that is open. */
   xattrs(file: string | number): ReadonlyMap<string, Buffer>
+}
+
+export interface TreeEntry {
+  readonly name: string
+  readonly stats: Stat
 }
 
 /** `rootFd` stays the caller's. */
@@ -66,6 +73,15 @@ export function openTree(rootFd: number): Tree {
       }
     },
     list: (path) => listDirectory(directory(path)),
+    entries: (path) => {
+      const fd = directory(path)
+      const entries: TreeEntry[] = []
+      for (const name of listDirectory(fd)) {
+        const stats = lstatAt(fd, name)
+        if (stats !== undefined) entries.push({ name, stats })
+      }
+      return entries
+    },
     readlink: (path) => {
       const [fd, name] = place(path)
       return readlinkat(fd, pathOf(name)).toString('latin1')

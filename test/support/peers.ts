@@ -2,12 +2,13 @@
  * Other builders, given a conformance case: Debian's buildah, and BuildKit as Debian's docker has it in its daemon. Each with storage of its own
  * below a directory of the test's, without network, with base images from tbuild's store.
  */
-import { execFileSync, spawn, spawnSync } from 'node:child_process'
-import { createWriteStream, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { createWriteStream, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { saveImages } from '../../builder/index.ts'
 import type { Image, Store } from '../../cas/index.ts'
+import { startDocker } from './docker-daemon.ts'
 import type { ImageFiles } from './unpacked.ts'
 
 export interface PeerBuild {
@@ -76,49 +77,9 @@ export function openBuildah(directory: string): Peer {
   }
 }
 
-/** Starts a daemon: `dockerd` and `containerd` are looked for in PATH. Nothing is written outside `directory`. */
 export async function openDocker(directory: string): Promise<Peer> {
-  const at = (name: string): string => join(directory, name)
-  const socket = `unix://${at('docker.sock')}`
-  writeFileSync(at('daemon.json'), JSON.stringify({ 'deprecated-key-path': at('key.json') }))
-  const where = [
-    '--data-root',
-    at('data'),
-    '--exec-root',
-    at('exec'),
-    '--pidfile',
-    at('docker.pid'),
-    '--host',
-    socket,
-  ]
-  const what = ['--config-file', at('daemon.json'), '--storage-driver', 'vfs', '--bridge', 'none']
-  const cgroup = basename(directory)
-  const keepOut = [
-    `--cgroup-parent=/${cgroup}`,
-    '--iptables=false',
-    '--ip6tables=false',
-    '--ip-forward=false',
-    '--ip-masq=false',
-  ]
-  const daemon = spawn('dockerd', [...where, ...what, ...keepOut], {
-    stdio: ['ignore', 'ignore', openSync(at('dockerd.log'), 'w')],
-  })
-  const ended = new Promise<void>((resolve) => void daemon.once('exit', resolve).once('error', resolve))
-  const stop = async (): Promise<void> => {
-    daemon.kill()
-    await ended
-    // It leaves its cgroups, empty.
-    spawnSync('find', ['/sys/fs/cgroup', '-depth', '-type', 'd', '-path', `*/${cgroup}*`, '-delete'])
-  }
-  const env = { ...process.env, DOCKER_HOST: socket, DOCKER_BUILDKIT: '1' }
-  const docker = (...args: readonly string[]): string => say('docker', args, env)
-  for (let attempt = 0; spawnSync('docker', ['version'], { env, stdio: 'ignore' }).status !== 0; attempt++) {
-    if (attempt === 100 || daemon.exitCode !== null) {
-      await stop()
-      throw new Error(`dockerd did not start: ${readFileSync(at('dockerd.log'), 'utf8').slice(-500)}`)
-    }
-    await new Promise((resolve) => setTimeout(resolve, 200))
-  }
+  const daemon = await startDocker(directory, 'vfs')
+  const docker = (...args: readonly string[]): string => say(daemon.docker, args, daemon.env)
   return {
     load: (archive) => void docker('load', '--quiet', '--input', archive),
     build: ({ context, dockerfile, buildArgs, output }) => {
@@ -141,7 +102,7 @@ export async function openDocker(directory: string): Promise<Peer> {
       docker('save', '--output', `${output}.tar`, 'built')
       return openDockerArchive(`${output}.tar`, output)
     },
-    [Symbol.asyncDispose]: stop,
+    [Symbol.asyncDispose]: () => daemon[Symbol.asyncDispose](),
   }
 }
 

@@ -1,0 +1,63 @@
+/** What a COPY takes, looked at once: a tree of names and of what stat(2) says of each, for its digest and then for its layer. */
+import type { KnownFile, Stat, TarEntryType, Tree } from '../../cas/index.ts'
+
+/** Is this path, relative to the source, left out? */
+export type Excludes = (path: string, isDirectory: boolean) => boolean
+
+/** A name of a tree, and what it was when it was first looked at. */
+export class Found {
+  readonly tree: Tree
+  readonly path: string
+  /** The last part of the path. */
+  readonly name: string
+  readonly type: TarEntryType
+  readonly stats: Stat
+  /** Of a directory that was walked: what of it is taken, in the order of the names' bytes. */
+  children: readonly Found[] = []
+  /** Of a file that was digested. */
+  known: KnownFile | undefined = undefined
+
+  constructor(tree: Tree, path: string, name: string, type: TarEntryType, stats: Stat) {
+    this.tree = tree
+    this.path = path
+    this.name = name
+    this.type = type
+    this.stats = stats
+  }
+}
+
+/** `undefined` when there is nothing, or nothing that a layer can have: a socket has no form in one. */
+export function find(tree: Tree, path: string): Found | undefined {
+  const stats = tree.lstat(path)
+  if (stats === undefined || stats.type === 'socket') return undefined
+  return new Found(tree, path, path.slice(path.lastIndexOf('/') + 1), stats.type, stats)
+}
+
+/** `top` and all below it, a directory before what is in it. */
+export function* walk(top: Found, excludes: Excludes | undefined): Generator<Found, void> {
+  const pending = [top]
+  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+    if (next.type === 'directory') {
+      next.children = childrenOf(next, top.path, excludes)
+      for (let i = next.children.length - 1; i >= 0; i--) pending.push(next.children[i] ?? next)
+    }
+    yield next
+  }
+}
+
+function childrenOf({ tree, path }: Found, top: string, excludes: Excludes | undefined): readonly Found[] {
+  const below = path === '' ? '' : `${path}/`
+  const children: Found[] = []
+  for (const { name, stats } of tree.entries(path)) {
+    if (stats.type === 'socket') continue
+    const child = new Found(tree, below + name, name, stats.type, stats)
+    if (excludes?.(relativeTo(top, child.path), child.type === 'directory') === true) continue
+    children.push(child)
+  }
+  return children
+}
+
+/** `path` is `top` or below it. */
+export function relativeTo(top: string, path: string): string {
+  return top === '' ? path : path.slice(top.length + 1)
+}
