@@ -3,11 +3,12 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { facts, run, table, time, withBench, type Row } from './measure.ts'
+import { peers } from './peers.ts'
 
 const FILES = 30_000
 const SIZE = 10_000
 
-await withBench((bench) => {
+await withBench(async (bench) => {
   const context = join(bench.directory, 'context')
   for (let file = 0; file < FILES; file++) {
     const directory = join(context, 'tree', String(file % 300))
@@ -31,12 +32,11 @@ await withBench((bench) => {
     ['COPY, one file changed', (change(), syncs())],
     ['COPY, nothing changed', syncs()],
   ])
-  fresh()
-  if (bench.hasBuildah) {
-    const peer = (): void => bench.buildahBuild('-t', 'copy', context)
-    rows.push({ what: 'buildah, all new', time: time(1, peer) })
-    rows.push({ what: 'buildah, one file changed', time: time(1, peer, change) })
-    rows.push({ what: 'buildah, nothing changed', time: time(1, peer) })
+  for await (const peer of peers(bench)) {
+    const theirs = (): void => peer.build('-t', 'copy', context)
+    rows.push({ what: `${peer.name}, all new`, time: time(1, theirs) })
+    rows.push({ what: `${peer.name}, one file changed`, time: time(1, theirs, change) })
+    rows.push({ what: `${peer.name}, nothing changed`, time: time(1, theirs) })
   }
   rows.push({ what: 'tar | sha256sum', time: time(3, bound('sha256sum')) })
   rows.push({ what: 'bound: tar | openssl dgst -sha256', time: time(3, bound('openssl dgst -sha256')) })

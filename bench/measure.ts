@@ -1,38 +1,21 @@
-/** What every benchmark does: a scratch directory with a base image in tbuild's store and in buildah's, timing, a table. */
+/** What every benchmark does: a scratch directory with a base image in a store of tbuild's, timing, a table. */
 import { execFileSync, spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 const TBUILD = join(import.meta.dirname, '../bin/tbuild')
-/** Debian's crun refuses a machine with v1 and an empty v2 tree, and machines without CAP_SYS_RESOURCE refuse raised limits. */
-const BUILDAH_BUILD = [
-  '--runtime',
-  'runc',
-  '--ulimit',
-  'nofile=512:512',
-  '--ulimit',
-  'nproc=512:512',
-  '--network',
-  'host',
-]
 
 export interface Bench {
   readonly directory: string
-  /** tbuild's store, and buildah's. */
   readonly store: string
-  readonly buildahStore: string
-  /** Begins with stores that hold the base image only. */
+  /** Begins with a store that holds the base image only. */
   fresh(): void
   /** What the command says on standard output. */
   tbuildSays(...args: readonly string[]): string
   /** How often the command and its children called fsync or fdatasync: in a run of its own, slowed down by strace. */
   countSyncs(...args: readonly string[]): number
-  readonly hasBuildah: boolean
   tbuild(...args: readonly string[]): void
-  /** `buildah bud --layers`, with storage of its own. */
-  buildahBuild(...args: readonly string[]): void
-  buildah(...args: readonly string[]): void
 }
 
 /** Milliseconds. */
@@ -46,55 +29,33 @@ export interface Row {
   readonly time: Timing
 }
 
-/** Gives `work` a scratch directory with the image `base` (static busybox) in both stores, and removes it afterwards. */
+/** Gives `work` a scratch directory with a store that has `localhost/base` (static busybox, `base.tar` there), and removes it afterwards. */
 export async function withBench(work: (bench: Bench) => void | Promise<void>): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'tbuild-bench-'))
   const env = { ...process.env, TBUILD_STORE: join(directory, 'store') }
-  const roots = ['--root', join(directory, 'buildah'), '--runroot', join(directory, 'buildah-run')]
-  const quietly = (program: string, args: readonly string[]): void => {
-    const { status, stderr, error } = spawnSync(program, args, { env, stdio: ['ignore', 'ignore', 'pipe'] })
-    if (error !== undefined) throw error
-    if (status !== 0)
-      throw new Error(`${program} ${args.join(' ')} ended with ${status}:\n${stderr.toString()}`)
-  }
-  const emptyBuildah = (): void => {
-    if (!existsSync(bench.buildahStore)) return
-    spawnSync('buildah', [...roots, 'rm', '--all'], { stdio: 'ignore' })
-    rmSync(bench.buildahStore, { recursive: true, force: true })
-  }
   const bench: Bench = {
     directory,
     store: join(directory, 'store'),
-    buildahStore: join(directory, 'buildah'),
     fresh: () => {
-      emptyBuildah()
       rmSync(bench.store, { recursive: true, force: true })
       bench.tbuild('import', '--change', 'CMD ["true"]', join(directory, 'base.tar'), 'localhost/base')
-      if (!bench.hasBuildah) return
-      const archive = join(directory, 'base-image.tar')
-      bench.tbuild('save', '-o', archive, 'localhost/base')
-      bench.buildah('pull', '--quiet', `docker-archive:${archive}`)
     },
     tbuildSays: (...args) => execFileSync(TBUILD, args, { env, encoding: 'utf8' }),
     countSyncs: (...args) => {
       const trace = join(directory, 'trace')
-      quietly('strace', ['-f', '--seccomp-bpf', '-o', trace, '-e', 'trace=fsync,fdatasync', TBUILD, ...args])
+      const strace = ['-f', '--seccomp-bpf', '-o', trace, '-e', 'trace=fsync,fdatasync']
+      quietly('strace', [...strace, TBUILD, ...args], env)
       return readFileSync(trace, 'utf8')
         .split('\n')
         .filter((line) => /f(data)?sync\(/.test(line)).length
     },
-    hasBuildah: existsSync('/usr/bin/buildah') && existsSync('/usr/sbin/runc'),
-    tbuild: (...args) => quietly(TBUILD, args),
-    buildah: (...args) => quietly('buildah', [...roots, ...args]),
-    buildahBuild: (...args) => quietly('buildah', [...roots, 'bud', '--layers', ...BUILDAH_BUILD, ...args]),
+    tbuild: (...args) => quietly(TBUILD, args, env),
   }
   try {
     makeBase(directory)
     bench.fresh()
-    if (!bench.hasBuildah) console.log('(buildah and runc are not here: no peer)')
     await work(bench)
   } finally {
-    emptyBuildah()
     rmSync(directory, { recursive: true, force: true })
   }
 }
@@ -107,6 +68,14 @@ function makeBase(directory: string): void {
   for (const applet of execFileSync('/bin/busybox', ['--list'], { encoding: 'utf8' }).trim().split('\n'))
     if (applet !== 'busybox') symlinkSync('busybox', join(root, 'bin', applet))
   execFileSync('tar', ['-C', root, '--numeric-owner', '-cf', join(directory, 'base.tar'), '.'])
+}
+
+/** A program's run. What it says is heard only when it fails. */
+export function quietly(program: string, args: readonly string[], env = process.env): void {
+  const { status, stderr, error } = spawnSync(program, args, { env, stdio: ['ignore', 'ignore', 'pipe'] })
+  if (error !== undefined) throw error
+  if (status !== 0)
+    throw new Error(`${program} ${args.join(' ')} ended with ${status}:\n${stderr.toString()}`)
 }
 
 /** Runs `work` and tells the least and the median time. `before` is not timed. */

@@ -2,8 +2,9 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { run, table, time, withBench, type Row } from './measure.ts'
+import { peers } from './peers.ts'
 
-await withBench((bench) => {
+await withBench(async (bench) => {
   const context = join(bench.directory, 'context')
   mkdirSync(join(context, 'src'), { recursive: true })
   for (let file = 0; file < 20; file++)
@@ -28,10 +29,10 @@ CMD ["cat", "/sums"]
   const build = (): void => bench.tbuild('build', '-t', 'noop', context)
   build()
   const rows: Row[] = [{ what: 'tbuild', time: time(20, build) }]
-  if (bench.hasBuildah) {
-    const peer = (): void => bench.buildahBuild('-t', 'noop', context)
-    peer()
-    rows.push({ what: 'buildah', time: time(3, peer) })
+  for await (const peer of peers(bench)) {
+    const theirs = (): void => peer.build('-t', 'noop', context)
+    theirs()
+    rows.push({ what: peer.name, time: time(3, theirs) })
   }
   rows.push({ what: 'bound: node -e 0', time: time(20, () => run(process.execPath, '-e', '0')) })
   table('No-op rebuild, 12 steps', rows)

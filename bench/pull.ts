@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { startRegistry } from '../test/support/registry.ts'
 import { facts, run, table, time, withBench, type Row } from './measure.ts'
+import { peers } from './peers.ts'
 
 const FILES = 20_000
 const SIZE = 20_000
@@ -36,10 +37,12 @@ await withBench(async (bench) => {
   const empty = (): void => rmSync(fresh, { recursive: true, force: true })
   const bound = (hash: string) => () => run('sh', '-c', `curl -s ${url} | gunzip | ${hash}`)
   const rows: Row[] = [{ what: 'tbuild pull and run', time: time(3, pullAndRun, empty) }]
-  if (bench.hasBuildah) {
-    const peer = (): void => bench.buildah('pull', '--quiet', '--tls-verify=false', name)
-    const gone = (): void => bench.buildah('rmi', '--all', '--force')
-    rows.push({ what: 'buildah pull', time: time(1, peer, gone) })
+  for await (const peer of peers(bench)) {
+    const theirs = (): void => {
+      peer.pull(name)
+      peer.run(name)
+    }
+    rows.push({ what: `${peer.name} pull and run`, time: time(1, theirs, () => peer.empty()) })
   }
   rows.push({ what: 'curl | gunzip | openssl dgst -sha256', time: time(3, bound('openssl dgst -sha256')) })
   rows.push({ what: 'bound: curl | gunzip | sha256sum', time: time(3, bound('sha256sum')) })

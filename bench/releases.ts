@@ -8,7 +8,7 @@
  * (b) The first generation is bootstrapped from the release's own suite only; then the upgrades that the machine's other suites of it hold (security,
  * updates) are installed in nine steps, whole source packages at a time, in the order of their names: the days on which they came out are not in the index. Each
  * generation is imported whole, one layer that shares nothing with the others, which is how distributions publish theirs. Package lists and archives
- * are left out, as there. buildah is not asked: what shares layers only keeps each of them whole.
+ * are left out, as there.
  *
  * Needs network (npm's registry and Debian's, as the machine has them configured), npm, mmdebstrap and strace. 6 to 8 minutes, 5 GB of scratch space.
  */
@@ -18,6 +18,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { allocated, facts, megabytes, withBench, type Bench } from './measure.ts'
+import { peers, type Peer } from './peers.ts'
 
 const APPLICATION = '@angular/cli'
 const RELEASES = [
@@ -41,17 +42,18 @@ const runs = promisify(execFile)
 await withBench(async (bench) => {
   // They wait for networks, each in its own way.
   const [contexts, tars] = await Promise.all([installReleases(bench), makeGenerations(bench)])
-  measure(bench, `${RELEASES.length} releases of ${APPLICATION}, each copied onto the same base`, {
+  await measure(bench, `${RELEASES.length} releases of ${APPLICATION}, each copied onto the same base`, {
     count: contexts.length,
     tbuild: (image) => bench.countSyncs('build', '-t', `release:${image}`, contexts[image] ?? ''),
-    buildah: (image) => bench.buildahBuild('-t', `release:${image}`, contexts[image] ?? ''),
+    theirs: (peer, image) => peer.build('-t', `release:${image}`, contexts[image] ?? ''),
   })
   bench.fresh()
   bench.tbuild('rmi', 'localhost/base')
   bench.tbuild('prune')
-  measure(bench, `${GENERATIONS} generations of a Debian base, each imported whole`, {
+  await measure(bench, `${GENERATIONS} generations of a Debian base, each imported whole`, {
     count: tars.length,
     tbuild: (image) => bench.countSyncs('import', tars[image] ?? '', `debian:${image}`),
+    theirs: (peer, image) => peer.importTar(tars[image] ?? '', `debian:${image}`),
   })
 })
 
@@ -59,7 +61,7 @@ interface History {
   readonly count: number
   /** Makes an image; how often that synced the disk. */
   readonly tbuild: (image: number) => number
-  readonly buildah?: (image: number) => void
+  readonly theirs: (peer: Peer, image: number) => void
 }
 
 /** The part of `tbuild df --json` that is used here. All in bytes. */
@@ -75,7 +77,7 @@ interface Savings {
   readonly storedBytes: number
 }
 
-function measure(bench: Bench, title: string, { count, tbuild, buildah }: History): void {
+async function measure(bench: Bench, title: string, { count, tbuild, theirs }: History): Promise<void> {
   const numbers = Array.from({ length: count }, (_, number) => number)
   const before = allocated(bench.store)
   const sizes: number[] = []
@@ -108,11 +110,11 @@ function measure(bench: Bench, title: string, { count, tbuild, buildah }: Histor
     ['  each further image, on average', megabytes(rest / (count - 1))],
     ['  syncs for one image, least and most', `${Math.min(...syncs)} to ${Math.max(...syncs)}`],
   ]
-  if (bench.hasBuildah && buildah !== undefined) {
-    const start = allocated(bench.buildahStore)
-    for (const image of numbers) buildah(image)
-    const peer = allocated(bench.buildahStore) - start
-    rows.push(['buildah added', megabytes(peer)], ['  x tbuild', ratio(peer, added)])
+  for await (const peer of peers(bench)) {
+    const start = allocated(peer.store)
+    for (const image of numbers) theirs(peer, image)
+    const size = allocated(peer.store) - start
+    rows.push([`${peer.name} added`, megabytes(size)], ['  x tbuild', ratio(size, added)])
   }
   facts(title, rows)
 }

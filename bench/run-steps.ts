@@ -2,10 +2,11 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { run, table, time, withBench, type Row } from './measure.ts'
+import { peers } from './peers.ts'
 
 const STEPS = 40
 
-await withBench((bench) => {
+await withBench(async (bench) => {
   const context = join(bench.directory, 'context')
   mkdirSync(context)
   const steps = Array.from({ length: STEPS }, (_, step) => `RUN echo ${step} > /${step}\n`).join('')
@@ -13,11 +14,8 @@ await withBench((bench) => {
   const rows: Row[] = [
     { what: 'tbuild', time: time(5, () => bench.tbuild('build', '--no-cache', '-t', 'steps', context)) },
   ]
-  if (bench.hasBuildah) {
-    rows.push({
-      what: 'buildah',
-      time: time(1, () => bench.buildahBuild('--no-cache', '-t', 'steps', context)),
-    })
+  for await (const peer of peers(bench)) {
+    rows.push({ what: peer.name, time: time(1, () => peer.build('--no-cache', '-t', 'steps', context)) })
   }
   const files = join(bench.directory, 'files')
   mkdirSync(files)

@@ -1,15 +1,18 @@
-/** From `tbuild run` to the command's end. Bounds: `node -e 0`, and a process in fresh namespaces. */
+/**
+ * From `tbuild run` to the command's end. Bounds: `node -e 0`, and a process in fresh namespaces. buildah, which has no command for both, gets its
+ * container before.
+ */
 import { run, table, time, withBench, type Row } from './measure.ts'
+import { peers } from './peers.ts'
 
-await withBench((bench) => {
+await withBench(async (bench) => {
   const rows: Row[] = [
     { what: 'tbuild run', time: time(20, () => bench.tbuild('run', '--network', 'none', 'localhost/base')) },
   ]
-  if (bench.hasBuildah) {
-    bench.buildah('from', '--name', 'bench', 'localhost/base')
-    const options = ['--runtime', 'runc', '--network', 'none']
-    const peer = (): void => bench.buildah('run', ...options, 'bench', 'true')
-    rows.push({ what: 'buildah run (container made before)', time: time(5, peer) })
+  for await (const peer of peers(bench)) {
+    const theirs = (): void => peer.run('localhost/base')
+    theirs()
+    rows.push({ what: `${peer.name} run`, time: time(5, theirs) })
   }
   rows.push({ what: 'node -e 0', time: time(20, () => run(process.execPath, '-e', '0')) })
   rows.push({

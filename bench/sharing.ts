@@ -3,13 +3,14 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { allocated, facts, megabytes, withBench } from './measure.ts'
+import { peers } from './peers.ts'
 
 const IMAGES = 20
 const FILES = 100
 const SHARED = 80
 const SIZE = 50_000
 
-await withBench((bench) => {
+await withBench(async (bench) => {
   const common = Array.from({ length: SHARED }, () => randomBytes(SIZE))
   const contexts = Array.from({ length: IMAGES }, (_, image) => {
     const context = join(bench.directory, `context-${image}`)
@@ -36,11 +37,9 @@ await withBench((bench) => {
       String(bench.countSyncs('build', '--no-cache', '-t', 's:0', contexts[0] ?? '')),
     ],
   ]
-  if (bench.hasBuildah) {
-    const peer = added(bench.buildahStore, (context, image) =>
-      bench.buildahBuild('-t', `s:${image}`, context),
-    )
-    rows.push(['buildah added', megabytes(peer)], ['  x unique', (peer / unique).toFixed(3)])
+  for await (const peer of peers(bench)) {
+    const theirs = added(peer.store, (context, image) => peer.build('-t', `s:${image}`, context))
+    rows.push([`${peer.name} added`, megabytes(theirs)], ['  x unique', (theirs / unique).toFixed(3)])
   }
   facts(`${IMAGES} images with 5 MB each, ${SHARED}% of it the same files`, rows)
 })

@@ -7,6 +7,7 @@
 
 import { hash as digestOf } from 'node:crypto'
 import { TbuildError } from '../../errors.ts'
+import { splitTime } from '../tar/number.ts'
 
 export type NodeType = 'file' | 'directory' | 'symlink' | 'char' | 'block' | 'fifo' | 'whiteout'
 
@@ -43,7 +44,6 @@ const OPAQUE = 1
 const EXPLICIT = 2
 const NONE = 0xffff_ffff
 const WHOLE = 0xffff_ffff
-const BILLION = 1_000_000_000n
 const LONG_KEY = 1024
 /** What `#nameEnd` can say. One layer comes nowhere near (apply.ts); many merged might. */
 const MOST_NAME_BYTES = 0xffff_ffff
@@ -119,9 +119,9 @@ export class LayerTree {
     this.#mode[inode] = mode
     this.#uid[inode] = uid
     this.#gid[inode] = gid
-    const nanoseconds = ((mtimeNs % BILLION) + BILLION) % BILLION
-    this.#nanoseconds[inode] = Number(nanoseconds)
-    this.#seconds[inode] = Number((mtimeNs - nanoseconds) / BILLION)
+    const { seconds, nanoseconds } = splitTime(mtimeNs)
+    this.#seconds[inode] = seconds
+    this.#nanoseconds[inode] = nanoseconds
     this.#xattrs[inode] = xattrs.size === 0 ? 0 : this.#intern(xattrs)
   }
 

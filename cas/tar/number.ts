@@ -62,8 +62,51 @@ export function parsePaxTime(text: string): bigint | undefined {
 
 /** As `parsePaxTime` reads it; no fraction when it is zero, no trailing zeros. */
 export function formatPaxTime(ns: bigint): string {
-  const sign = ns < 0n ? '-' : ''
-  const digits = (ns < 0n ? -ns : ns).toString().padStart(10, '0')
-  const fraction = digits.slice(-9).replace(/0+$/, '')
-  return `${sign}${digits.slice(0, -9)}${fraction === '' ? '' : `.${fraction}`}`
+  if (ns < 0n) return `-${formatPaxTime(-ns)}`
+  const { seconds, nanoseconds } = splitTime(ns)
+  // Not every second that a record may name is one that a number can.
+  const whole = Number.isSafeInteger(seconds) ? String(seconds) : String(ns / BILLION)
+  if (nanoseconds === 0) return whole
+  let fraction = nanoseconds
+  let digits = 9
+  for (; fraction % 10 === 0; digits--) fraction /= 10
+  return `${whole}.${String(fraction).padStart(digits, '0')}`
+}
+
+const BILLION = 1_000_000_000n
+const one = new BigInt64Array(1)
+const [LOW, HIGH] = [0, 1]
+const halves = new Uint32Array(one.buffer)
+/** 2^32 ns. */
+const HALF_SECONDS = 4
+const HALF_NANOSECONDS = 294_967_296
+
+export interface SplitTime {
+  /** Rounded down. */
+  readonly seconds: number
+  /** 0 to 999,999,999. */
+  readonly nanoseconds: number
+}
+
+/** A time in nanoseconds. Done in numbers: divisions of BigInts would take longer than all else that a header needs. */
+export function splitTime(ns: bigint): SplitTime {
+  one[0] = ns
+  const high = halves[HIGH] ?? 0
+  // Of other times it would be no time of this century, or nothing at all.
+  if (one[0] !== ns || high >= 2 ** 31) return splitSlowly(ns)
+  // high * 2^32 ns, of which the part below a second is more than a number can say at once.
+  const upper = (high >>> 16) * HALF_NANOSECONDS
+  const upperSeconds = Math.floor(upper / 1e9)
+  const lower =
+    (upper - upperSeconds * 1e9) * 65_536 + (high & 0xffff) * HALF_NANOSECONDS + (halves[LOW] ?? 0)
+  const lowerSeconds = Math.floor(lower / 1e9)
+  return {
+    seconds: high * HALF_SECONDS + upperSeconds * 65_536 + lowerSeconds,
+    nanoseconds: lower - lowerSeconds * 1e9,
+  }
+}
+
+function splitSlowly(ns: bigint): SplitTime {
+  const nanoseconds = ((ns % BILLION) + BILLION) % BILLION
+  return { seconds: Number((ns - nanoseconds) / BILLION), nanoseconds: Number(nanoseconds) }
 }

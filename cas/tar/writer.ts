@@ -13,7 +13,7 @@ import { readSync } from 'node:fs'
 import { isUtf8 } from 'node:buffer'
 import { BLOCK, tarError, type TarEntry, type TarEntryType } from './entry.ts'
 import { cleanPath, isAscii } from './names.ts'
-import { formatPaxTime } from './number.ts'
+import { formatPaxTime, splitTime } from './number.ts'
 import { formatPaxRecord, paxXattrKey } from './pax.ts'
 
 /** What the writer needs of a `TarEntry`; names may be byte strings (one character a byte), which saves a copy. */
@@ -56,19 +56,18 @@ let scratch = Buffer.allocUnsafeSlow(16 * BLOCK)
 
 /** The header blocks of an entry: one, or three and more with a PAX header. Valid until the next call. */
 export function encodeHeader(entry: TarEntry | TarOutputEntry): Buffer {
-  const path = nameOf(entry)
-  const link = entry.link === undefined ? '' : byteString(entry.link)
-  const records = paxRecords(entry, path, link)
-  const paxLength = records.length
-  const paxBlocks = paxLength === 0 ? 0 : BLOCK + Math.ceil(paxLength / BLOCK) * BLOCK
-  if (paxBlocks + BLOCK > scratch.length) scratch = Buffer.allocUnsafeSlow(paxBlocks + BLOCK)
-  const out = scratch.subarray(0, paxBlocks + BLOCK).fill(0)
-  if (paxLength > 0) {
-    putHeader(out, 0, { flag: 120, mode: 0o644, size: paxLength, path: 'PaxHeaders' })
-    out.write(records, BLOCK, 'latin1')
+  const fields = fieldsOf(entry)
+  const records = paxRecords(entry, fields)
+  const paxBlocks = records.length === 0 ? 0 : BLOCK + roundUp(records.length)
+  const length = paxBlocks + BLOCK
+  if (length > scratch.length) scratch = Buffer.allocUnsafeSlow(length)
+  if (paxBlocks > 0) {
+    putPaxHeader(scratch, records.length)
+    scratch.write(records, BLOCK, 'latin1')
+    scratch.fill(0, BLOCK + records.length, paxBlocks)
   }
-  putEntry(out, paxBlocks, entry, path, link)
-  return out
+  putHeader(scratch, paxBlocks, fields)
+  return scratch.subarray(0, length)
 }
 
 /** The last writer's buffer, for the next one: a fresh MiB for each of many small archives keeps the garbage collector busy (3 ms each). */
@@ -101,19 +100,10 @@ export class TarWriter {
   /** Begin an entry; a file's contents must follow, `size` bytes in all. */
   entry(entry: TarEntry | TarOutputEntry): void {
     this.#endEntry()
-    const path = nameOf(entry)
-    const link = entry.link === undefined ? '' : byteString(entry.link)
-    if (this.#buffer.length - this.#filled < BLOCK) this.flush()
-    if (needsPax(entry, path, link)) {
-      this.#put(encodeHeader(entry))
-    } else {
-      this.#buffer.fill(0, this.#filled, this.#filled + BLOCK)
-      putEntry(this.#buffer, this.#filled, entry, path, link)
-      this.#filled += BLOCK
-    }
+    this.#put(encodeHeader(entry))
     this.#remaining = entry.type === 'file' ? entry.size : 0
-    this.#padding = (BLOCK - (this.#remaining % BLOCK)) % BLOCK
-    this.#name = path
+    this.#padding = padding(this.#remaining).length
+    this.#name = byteString(entry.path)
   }
 
   data(chunk: Uint8Array): void {
@@ -207,34 +197,59 @@ function nameOf(entry: TarOutputEntry): string {
   return path === '' ? './' : `${path}/`
 }
 
+function roundUp(length: number): number {
+  return Math.ceil(length / BLOCK) * BLOCK
+}
+
+/** What the one header block has to say; what it cannot is 0 there, or cut short. */
+interface HeaderFields {
+  readonly flag: number
+  readonly path: string
+  readonly link: string
+  readonly mode: number
+  readonly uid: number
+  readonly gid: number
+  readonly size: number
+  readonly mtime: number
+  readonly major: number
+  readonly minor: number
+  /** The time needs a record. */
+  readonly isTimeLong: boolean
+}
+
+function fieldsOf(entry: TarOutputEntry): HeaderFields {
+  const { seconds, nanoseconds } = splitTime(entry.mtimeNs)
+  const isTimeLong = nanoseconds !== 0 || seconds < 0 || seconds > MAX_OCTAL_11
+  return {
+    flag: flags[entry.type],
+    path: nameOf(entry),
+    link: entry.link === undefined ? '' : byteString(entry.link),
+    mode: entry.mode & 0o7777,
+    uid: entry.uid > MAX_OCTAL_7 ? 0 : entry.uid,
+    gid: entry.gid > MAX_OCTAL_7 ? 0 : entry.gid,
+    size: entry.type !== 'file' || entry.size > MAX_OCTAL_11 ? 0 : entry.size,
+    mtime: isTimeLong ? 0 : seconds,
+    major: entry.major,
+    minor: entry.minor,
+    isTimeLong,
+  }
+}
+
 function fitsName(name: string): boolean {
   return name.length <= 100 && isAscii(name)
 }
 
-function fitsTime(ns: bigint): boolean {
-  return ns >= 0n && ns <= BigInt(MAX_OCTAL_11) * 1_000_000_000n && ns % 1_000_000_000n === 0n
-}
-
-function needsPax(entry: TarOutputEntry, path: string, link: string): boolean {
-  return !fitsTime(entry.mtimeNs) || needsPaxBesides(entry, path, link)
-}
-
-/** For more than its time. */
-function needsPaxBesides(entry: TarOutputEntry, path: string, link: string): boolean {
-  return (
-    entry.xattrs.size > 0 ||
-    !fitsName(path) ||
-    !fitsName(link) ||
-    entry.uid > MAX_OCTAL_7 ||
-    entry.gid > MAX_OCTAL_7 ||
-    entry.size > MAX_OCTAL_11
-  )
-}
-
 /** As a byte string; empty when the header says it all. */
-function paxRecords(entry: TarOutputEntry, path: string, link: string): string {
-  if (!needsPaxBesides(entry, path, link))
-    return fitsTime(entry.mtimeNs) ? '' : formatPaxRecord('mtime', formatPaxTime(entry.mtimeNs))
+function paxRecords(entry: TarOutputEntry, { path, link, isTimeLong }: HeaderFields): string {
+  const mtime = isTimeLong ? formatPaxRecord('mtime', formatPaxTime(entry.mtimeNs)) : ''
+  const isPlain =
+    entry.xattrs.size === 0 &&
+    fitsName(path) &&
+    fitsName(link) &&
+    entry.uid <= MAX_OCTAL_7 &&
+    entry.gid <= MAX_OCTAL_7 &&
+    entry.size <= MAX_OCTAL_11
+  if (isPlain) return mtime
   const records: [string, string][] = []
   if (!fitsName(path)) records.push(['path', path])
   if (!fitsName(link)) records.push(['linkpath', link])
@@ -242,7 +257,7 @@ function paxRecords(entry: TarOutputEntry, path: string, link: string): string {
   if (entry.uid > MAX_OCTAL_7) records.push(['uid', String(entry.uid)])
   if (entry.gid > MAX_OCTAL_7) records.push(['gid', String(entry.gid)])
   if (entry.type === 'file' && entry.size > MAX_OCTAL_11) records.push(['size', String(entry.size)])
-  if (!fitsTime(entry.mtimeNs)) records.push(['mtime', formatPaxTime(entry.mtimeNs)])
+  if (isTimeLong) records.push(['mtime', formatPaxTime(entry.mtimeNs)])
   for (const [name, value] of entry.xattrs) {
     records.push([Buffer.from(paxXattrKey(name)).toString('latin1'), value.toString('latin1')])
   }
@@ -252,59 +267,73 @@ function paxRecords(entry: TarOutputEntry, path: string, link: string): string {
     .join('')
 }
 
-function putEntry(out: Buffer, at: number, entry: TarOutputEntry, path: string, link: string): void {
-  putHeader(out, at, {
-    flag: flags[entry.type],
-    path,
-    link,
-    mode: entry.mode & 0o7777,
-    uid: entry.uid > MAX_OCTAL_7 ? 0 : entry.uid,
-    gid: entry.gid > MAX_OCTAL_7 ? 0 : entry.gid,
-    size: entry.type !== 'file' || entry.size > MAX_OCTAL_11 ? 0 : entry.size,
-    mtime: fitsTime(entry.mtimeNs) ? Number(entry.mtimeNs / 1_000_000_000n) : 0,
-    major: entry.major,
-    minor: entry.minor,
-  })
+/** Of lengths that come again and again: most records are a time. */
+const paxHeaders = new Map<number, Buffer>()
+const MOST_PAX_HEADERS = 256
+
+function putPaxHeader(out: Buffer, length: number): void {
+  let block = paxHeaders.get(length)
+  if (block === undefined) {
+    const none = { link: '', uid: 0, gid: 0, mtime: 0, major: 0, minor: 0, isTimeLong: false }
+    block = Buffer.alloc(BLOCK)
+    putHeader(block, 0, { ...none, flag: 120, mode: 0o644, size: length, path: 'PaxHeaders' })
+    if (paxHeaders.size < MOST_PAX_HEADERS) paxHeaders.set(length, block)
+  }
+  block.copy(out)
 }
 
-interface HeaderFields {
-  readonly flag: number
-  readonly path: string
-  readonly link?: string
-  readonly mode: number
-  readonly uid?: number
-  readonly gid?: number
-  readonly size: number
-  readonly mtime?: number
-  readonly major?: number
-  readonly minor?: number
-}
+/** What all headers have in common, and the sum of its bytes, the checksum's taken as blanks. */
+const template = Buffer.alloc(BLOCK)
+for (const [at, digits] of [
+  [100, 7],
+  [108, 7],
+  [116, 7],
+  [124, 11],
+  [136, 11],
+  [329, 7],
+  [337, 7],
+] as const)
+  template.fill('0', at, at + digits)
+template.fill(' ', 148, 156)
+template.write('ustar\x0000', 257, 'latin1')
+const TEMPLATE_SUM: number = template.reduce((sum, byte) => sum + byte, 0)
 
-/** One block, which must be all zeros before. */
+/** One block. */
 function putHeader(out: Buffer, at: number, fields: HeaderFields): void {
-  out.write(fields.path, at, 100, 'latin1')
-  putOctal(out, at + 100, 7, fields.mode)
-  putOctal(out, at + 108, 7, fields.uid ?? 0)
-  putOctal(out, at + 116, 7, fields.gid ?? 0)
-  putOctal(out, at + 124, 11, fields.size)
-  putOctal(out, at + 136, 11, fields.mtime ?? 0)
+  template.copy(out, at)
+  let sum = TEMPLATE_SUM
+  sum += putName(out, at, fields.path)
+  sum += putOctal(out, at + 100, 7, fields.mode)
+  sum += putOctal(out, at + 108, 7, fields.uid)
+  sum += putOctal(out, at + 116, 7, fields.gid)
+  sum += putOctal(out, at + 124, 11, fields.size)
+  sum += putOctal(out, at + 136, 11, fields.mtime)
   out[at + 156] = fields.flag
-  if (fields.link !== undefined && fields.link !== '') out.write(fields.link, at + 157, 100, 'latin1')
-  out.write('ustar\x0000', at + 257, 8, 'latin1')
-  putOctal(out, at + 329, 7, fields.major ?? 0)
-  putOctal(out, at + 337, 7, fields.minor ?? 0)
-  let sum = 8 * 32
-  // What follows, the prefix, is never used.
-  for (let i = at; i < at + 345; i++) sum += out[i] ?? 0
-  putOctal(out, at + 148, 6, sum)
-  out[at + 155] = 32
+  sum += fields.flag
+  sum += putName(out, at + 157, fields.link)
+  sum += putOctal(out, at + 329, 7, fields.major)
+  sum += putOctal(out, at + 337, 7, fields.minor)
+  // Six digits, of which the first is always 0; a NUL, and the blank of the template.
+  for (let i = at + 153, rest = sum; i >= at + 148; i--, rest >>= 3) out[i] = 48 + (rest & 7)
+  out[at + 154] = 0
 }
 
-/** `digits` octal digits; the NUL after them is there already. */
-function putOctal(out: Buffer, at: number, digits: number, value: number): void {
+/** As far as there is room. The sum of its bytes. */
+function putName(out: Buffer, at: number, name: string): number {
+  let sum = 0
+  for (let i = 0; i < name.length && i < 100; i++) sum += out[at + i] = name.charCodeAt(i)
+  return sum
+}
+
+/** `digits` octal digits over as many zeros. By how much that is more than those. */
+function putOctal(out: Buffer, at: number, digits: number, value: number): number {
+  let sum = 0
   let rest = value
-  for (let i = at + digits - 1; i >= at; i--) {
-    out[i] = 48 + (rest % 8)
+  for (let i = at + digits - 1; rest > 0 && i >= at; i--) {
+    const digit = rest % 8
+    out[i] = 48 + digit
+    sum += digit
     rest = Math.floor(rest / 8)
   }
+  return sum
 }

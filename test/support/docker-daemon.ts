@@ -62,9 +62,9 @@ export async function startDocker(
   const env = { ...process.env, DOCKER_HOST: socket, DOCKER_CONFIG: at('config'), DOCKER_BUILDKIT: '1' }
   for (let attempt = 0; spawnSync(docker, ['version'], { env, stdio: 'ignore' }).status !== 0; attempt++) {
     if (attempt === 100 || daemon.exitCode !== null) {
-      const log = readFileSync(at('dockerd.log'), 'utf8').slice(-500)
+      const said = readFileSync(at('dockerd.log'), 'utf8').trim().split('\n').at(-1)
       await stop()
-      throw new Error(`dockerd did not start: ${log}`)
+      throw new Error(`dockerd did not start: ${said}`)
     }
     await new Promise((resolve) => setTimeout(resolve, 200))
   }
