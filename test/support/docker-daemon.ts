@@ -55,7 +55,8 @@ export async function startDocker(
   const stop = async (): Promise<void> => {
     daemon.kill()
     await ended
-    // It leaves its cgroups, empty.
+    // It leaves its cgroups, empty; and its data mounted on itself, if it could not start.
+    spawnSync('umount', [at('data')], { stdio: 'ignore' })
     spawnSync('find', ['/sys/fs/cgroup', '-depth', '-type', 'd', '-path', `*/${basename(home)}*`, '-delete'])
     rmSync(home, { recursive: true, force: true })
   }
