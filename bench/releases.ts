@@ -10,7 +10,7 @@
  * generation is imported whole, one layer that shares nothing with the others, which is how distributions publish theirs. Package lists and archives
  * are left out, as there.
  *
- * Needs network (npm's registry and Debian's, as the machine has them configured), npm, mmdebstrap and strace. 6 to 8 minutes, 5 GB of scratch space.
+ * Needs network (npm's registry and Debian's, as the machine has them configured), npm, mmdebstrap and strace. 8 GB of scratch space.
  */
 import { execFile } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
