@@ -6,7 +6,7 @@
  * Imports nothing of ours but `errors.ts`; nothing else imports koffi.
  */
 export { SysError, errnoName, isErrno } from './errors.ts'
-export { AT_FDCWD, loadKernelCalls, type Path } from './libc.ts'
+export { AT_FDCWD, declareOwn, loadKernelCalls, type Path } from './libc.ts'
 export {
   RESOLVE_BENEATH,
   RESOLVE_IN_ROOT,

@@ -19,7 +19,7 @@ export type NativeFunction = ((...args: NativeArgument[]) => number) & {
   async(...args: [...NativeArgument[], (error: Error | null, result: number) => void]): void
 }
 interface Koffi {
-  load(path: string): Library
+  load(path: string | null): Library
   errno(): number
 }
 
@@ -52,6 +52,16 @@ function libc(): Library {
 export function declare(declaration: string): (...args: NativeArgument[]) => number {
   let fn: NativeFunction | undefined
   return (...args) => (fn ??= libc().func(declaration))(...args)
+}
+
+/** A function of this very program, or of a library that it came with; `undefined` when there is none of that name. */
+export function declareOwn(declaration: string): NativeFunction | undefined {
+  libc()
+  try {
+    return koffi?.load(null).func(declaration)
+  } catch {
+    return undefined
+  }
 }
 
 /** As `declare`, called on koffi's own thread: for calls that block. */

@@ -133,17 +133,17 @@ export async function digestSources(
 /** To see whether one is new, files are read one by one. */
 const MOST_LOOKED_AT = 8
 
-/** As soon as one file is new there will be a layer, with all the others: the store can verify what it has of them. */
+/**
+ * As soon as one file is new there will be a layer with those that come after it, and the store can verify what it has of them. Those before it are likely to
+ * be the beginning of an older layer, which nobody needs to read.
+ */
 function createExpectation({ intake }: DigestOptions): (file: KnownFile) => void {
   let isExpected = false
   let lookedAt = 0
-  const waiting: Buffer[] = []
   return (file) => {
-    if (!(file instanceof NewFile)) waiting.push(file.digest)
-    else if (!isExpected && lookedAt++ < MOST_LOOKED_AT) isExpected = file.isNew
-    if (!isExpected) return
-    for (const digest of waiting) intake().expect(digest)
-    waiting.length = 0
+    if (!(file instanceof NewFile)) {
+      if (isExpected) intake().expect(file.digest)
+    } else if (!isExpected && lookedAt++ < MOST_LOOKED_AT) isExpected = file.isNew
   }
 }
 

@@ -58,6 +58,10 @@ export const VALID = {
   },
   aliases: { key: 'cheap', rule: `${text('cheap')} AND ${text('value')}` },
   builds: { key: 'key', rule: `${text('key')} AND ${digest('manifest')}` },
+  midstates: {
+    key: 'diff_id',
+    rule: `${digest('diff_id')} AND typeof(packed) = 'blob' AND length(packed) % 64 = 4`,
+  },
   trees: { key: 'diff_id', rule: `${digest('diff_id')} AND ${text('name')} AND ${text('boot')}` },
 } as const satisfies Record<string, { readonly key: string; readonly rule: string }>
 

@@ -31,6 +31,7 @@ export function unrecord({ db }: StoreContext, plan: Plan): Unrecorded {
       db.run('DELETE FROM layer_segments WHERE diff_id = ?', diffId)
       db.run('DELETE FROM trees WHERE diff_id = ?', diffId)
     }
+    db.run('DELETE FROM midstates WHERE diff_id NOT IN (SELECT diff_id FROM layers)')
     for (const digest of gone.blobs) db.run('DELETE FROM blobs WHERE digest = ?', digest)
     const steps = db.run('DELETE FROM steps WHERE diff_id NOT IN (SELECT diff_id FROM layers)')
     for (const cheap of aliases) db.run('DELETE FROM aliases WHERE cheap = ?', cheap)

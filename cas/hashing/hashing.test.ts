@@ -20,6 +20,7 @@ import { openStore } from '../index.ts'
 import { openDatabase, type Database } from '../store/database.ts'
 import { createIntake } from '../store/intake.ts'
 import { segmentPath, storePaths, type StorePaths } from '../store/paths.ts'
+import { canContinue, createSha256 } from './sha256.ts'
 import { TarDigest } from './tar-digest.ts'
 import { createHashThread, type HashThread } from './thread.ts'
 
@@ -49,11 +50,12 @@ const write = (name: string, bytes: Uint8Array): string => {
   writeFileSync(path, bytes)
   return path
 }
-const digestOf = (contents: ContentWriter, where: string): TarDigest =>
+const digestOf = (contents: ContentWriter, where: string, known: Uint8Array = new Uint8Array(0)): TarDigest =>
   new TarDigest({
     contents,
     reader: () => reader,
     thread: where === 'here' ? undefined : () => thread,
+    known: () => known,
   })
 const intake = (contents: ContentWriter) =>
   createIntake(
@@ -62,6 +64,7 @@ const intake = (contents: ContentWriter) =>
     () => ({ contents, digest: digestOf(contents, 'in the thread') }),
     () => thread,
   )
+const literalOf = (i: number): Buffer => Buffer.alloc(512, `file ${i}`)
 const openFiles = (): number => readdirSync('/proc/self/fd').length
 
 /** Stores them, as an earlier ingest did. */
@@ -234,4 +237,83 @@ describe('files of a context', () => {
     expect(openFiles()).toBeLessThan(before + 20)
     expect(db.get('SELECT count(*) AS n FROM contents')?.['n']).toBe(0)
   })
+})
+
+/** Its digest as it is computed, as it should be, and its midstates. */
+const made = async (files: readonly Buffer[], known?: Uint8Array, partBytes = 512) => {
+  using contents = createSegmentWriter(paths, db)
+  using digest = digestOf(contents, 'in the thread', known)
+  const expected = createHash('sha256')
+  for (const [i, bytes] of files.entries()) {
+    for (let at = 0; at < 512; at += partBytes) digest.literal(literalOf(i).subarray(at, at + partBytes))
+    expected.update(literalOf(i))
+    const content = contents.find(sha256(bytes))
+    digest.content(content ?? contents.put(sha256(bytes), bytes))
+    expected.update(bytes)
+    digest.zeros(224)
+    expected.update(Buffer.alloc(224))
+  }
+  return { digest: await digest.end(), expected: expected.digest('hex'), known: digest.midstates }
+}
+
+describe('a tar that begins as another one did', () => {
+  /** 30 MB in files of 0.5 MB, each after a literal that comes in parts. */
+  const all = Array.from({ length: 60 }, () => randomBytes(500_000))
+  const FIRST_CHANGED = 40
+
+  const changedAt = (place: number): Buffer[] => all.with(place, randomBytes(400_000))
+
+  test('has the right digest, wherever it parts from it, and whatever the parts of its literals', async () => {
+    await store(all)
+    const first = await made(all)
+    expect(first.digest).toBe(first.expected)
+    expect(first.known.length).toBeGreaterThan(0)
+    for (const place of [0, 1, 8, 9, 10, 30, 59]) {
+      const other = await made(changedAt(place), first.known, place % 2 === 0 ? 512 : 100)
+      expect([place, other.digest]).toEqual([place, other.expected])
+      expect(other.known.length).toBeGreaterThanOrEqual(first.known.length - 64)
+    }
+    const [shorter, longer] = [all.slice(0, 50), [...all, randomBytes(5 * MB)]]
+    for (const files of [shorter, longer, all]) {
+      const other = await made(files, first.known)
+      expect(other.digest).toBe(other.expected)
+    }
+  })
+
+  test('is not read as far as it is the same; from there on it is, and damage found', async () => {
+    await store(all)
+    const { known } = await made(all)
+    using contents = createSegmentWriter(paths, db)
+    const overwriteFile = (i: number): void =>
+      overwrite(contents, contents.find(sha256(all[i] ?? Buffer.alloc(0))) ?? -1, randomBytes(500_000))
+    overwriteFile(3)
+    const same = await made(changedAt(FIRST_CHANGED), known)
+    expect(same.digest).toBe(same.expected)
+    overwriteFile(FIRST_CHANGED + 10)
+    await expect(made(changedAt(FIRST_CHANGED), known)).rejects.toMatchObject({ code: 'STORE_CORRUPT' })
+  })
+
+  test('midstates of something else are of no harm, nor are many of them', async () => {
+    await store(all)
+    const first = await made(all)
+    const others = Buffer.concat([randomBytes(64 * 1000), first.known, randomBytes(64)])
+    const second = await made(all, others)
+    expect([second.digest, Buffer.from(second.known).equals(first.known)]).toEqual([second.expected, true])
+  })
+})
+
+test('a digest goes on from its state as if it had never stopped', () => {
+  expect(canContinue()).toBe(true)
+  const bytes = randomBytes(1000)
+  for (const blocks of [0, 1, 7, 15]) {
+    const first = createSha256()
+    first.update(bytes.subarray(0, blocks * 64))
+    const second = createSha256({ state: first.state(), bytes: blocks * 64 })
+    second.update(bytes.subarray(blocks * 64))
+    expect(second.digest()).toEqual(sha256(bytes))
+  }
+  // Beyond 2^32 bits, which are in another word.
+  const far = createSha256({ state: createSha256().state(), bytes: 2 ** 30 })
+  const near = createSha256({ state: createSha256().state(), bytes: 2 ** 29 })
+  expect(far.digest()).not.toEqual(near.digest())
 })

@@ -13,6 +13,8 @@ import {
   type VerifyingReader,
 } from '../contents/reader.ts'
 import { DIGEST_BYTES, type Location } from '../contents/list.ts'
+import { Fingerprint, Midstates, packMidstate } from './midstates.ts'
+import { canContinue, createSha256, type Sha256 } from './sha256.ts'
 
 const LITERAL = 0
 const ZEROS = 1
@@ -106,75 +108,170 @@ export class OperationWriter {
   }
 }
 
+/** Some operations of a batch. */
+interface Part {
+  readonly batch: Uint8Array<ArrayBuffer>
+  readonly from: number
+  readonly to: number
+}
+
+/** Of operations that wait to see whether their tar's beginning is known. */
+const MOST_PENDING = 8 * 1024 * 1024
+
 /** Hashes batches, which must come in their order. */
 export class OperationHash {
-  readonly #hash = createHash('sha256')
+  #hash: Pick<Sha256, 'update' | 'digest'> = createHash('sha256')
   readonly #reader: ContentReader
   readonly #verifying: VerifyingReader
   #ahead: VerifyingReader | undefined
   #part: Buffer | undefined
+  readonly #fingerprint: Fingerprint | undefined
+  readonly #known: Midstates | undefined
+  /** The same as `#hash`. */
+  #continued: Sha256 | undefined
+  /** What came since the last place that was known, while all are. */
+  #pending: Part[] | undefined
+  #pendingBytes = 0
+  readonly #midstates: Buffer[] = []
 
-  constructor(reader: ContentReader) {
+  /** `known`: packed midstates, one of which the tar may pass; then there are `midstates` of its own. */
+  constructor(reader: ContentReader, known?: Uint8Array) {
     this.#reader = reader
     this.#verifying = reader.verifying()
+    if (known === undefined || !canContinue()) return
+    this.#fingerprint = new Fingerprint()
+    this.#known = new Midstates(known)
+    this.#hash = this.#continued = createSha256()
+    if (known.length > 0) this.#pending = []
+  }
+
+  /** Packed. */
+  get midstates(): Uint8Array<ArrayBuffer> {
+    return Buffer.concat(this.#midstates)
   }
 
   /** Throws `STORE_CORRUPT` for a content that is not what its digest says. */
   update(batch: Uint8Array<ArrayBuffer>): void {
     const view = new Float64Array(batch.buffer)
+    let from = 0
     for (let at = 0; at < batch.length;) {
-      const kind = view[at / 8]
-      const length = view[at / 8 + 1] ?? 0
-      at += HEAD
-      if (kind === LITERAL) {
-        this.#hash.update(batch.subarray(at, at + length))
-        at += aligned(length)
-      } else if (kind === ZEROS) {
-        for (let done = 0; done < length; done += zeros.length)
-          this.#hash.update(zeros.subarray(0, length - done))
-      } else {
-        const digest = batch.subarray(at + 24, at + 24 + DIGEST_BYTES)
-        const location = { segment: view[at / 8] ?? 0, block: view[at / 8 + 1] ?? 0 }
-        const known = KNOWN[view[at / 8 + 2] ?? 0]
-        // What was read ahead for the one may be older than what is right for the other.
-        if (kind === AHEAD)
-          this.#read(digest, length, location, known, (this.#ahead ??= this.#reader.verifying()))
-        else
-          this.#read(digest, length, location, known, this.#verifying, (part) => {
-            this.#hash.update(part)
-          })
-        at += CONTENT_BYTES - HEAD
-      }
+      const fingerprint = this.#lookAt(batch, view, at)
+      at = endOf(view, at)
+      if (fingerprint === undefined) continue
+      this.#arrive(fingerprint, { batch, from, to: at })
+      from = at
     }
+    this.#take({ batch, from, to: batch.length })
   }
 
   /** In hexadecimal digits. */
   digest(): string {
-    return this.#hash.digest('hex')
+    this.#hashPending()
+    return this.#hash.digest().toString('hex')
   }
 
+  /** A fingerprint, where there may be a midstate. */
+  #lookAt(batch: Uint8Array<ArrayBuffer>, view: Float64Array, at: number): Buffer | undefined {
+    const { kind, length, data } = operationAt(view, at)
+    // What was read ahead for the one may be older than what is right for the other.
+    if (kind === AHEAD) this.#read(batch, view, at, (this.#ahead ??= this.#reader.verifying()))
+    else if (kind === LITERAL) this.#fingerprint?.literal(batch.subarray(data, data + length))
+    else
+      return this.#fingerprint?.operation(kind, length, kind === CONTENT ? digestAt(batch, data) : undefined)
+    return undefined
+  }
+
+  /** `last` is what led there. */
+  #arrive(fingerprint: Buffer, last: Part): void {
+    const state = this.#pending && this.#known?.find(fingerprint)
+    if (state === undefined) {
+      this.#hashPending()
+      this.#hashPart(last)
+    } else {
+      this.#pending = []
+      this.#pendingBytes = 0
+      this.#hash = this.#continued = createSha256({ state, bytes: this.#fingerprint?.bytes ?? 0 })
+    }
+    const here = state ?? this.#continued?.state()
+    if (here !== undefined) this.#midstates.push(packMidstate(fingerprint, here))
+  }
+
+  #take(part: Part): void {
+    if (this.#pending === undefined) {
+      this.#hashPart(part)
+      return
+    }
+    this.#pending.push(part)
+    this.#pendingBytes += part.to - part.from
+    if (this.#pendingBytes > MOST_PENDING) this.#hashPending()
+  }
+
+  /** From here on nothing is known of its kind. */
+  #hashPending(): void {
+    const pending = this.#pending ?? []
+    this.#pending = undefined
+    for (const part of pending) this.#hashPart(part)
+  }
+
+  #hashPart({ batch, from, to }: Part): void {
+    const view = new Float64Array(batch.buffer)
+    for (let at = from; at < to; at = endOf(view, at)) {
+      const { kind, length, data } = operationAt(view, at)
+      if (kind === LITERAL) {
+        this.#hash.update(batch.subarray(data, data + length))
+      } else if (kind === ZEROS) {
+        for (let done = 0; done < length; done += zeros.length)
+          this.#hash.update(zeros.subarray(0, length - done))
+      } else if (kind === CONTENT) {
+        this.#read(batch, view, at, this.#verifying, (part) => {
+          this.#hash.update(part)
+        })
+      }
+    }
+  }
+
+  /** A content. */
   #read(
-    digest: Uint8Array,
-    size: number,
-    location: Location,
-    known: Known | undefined,
+    batch: Uint8Array<ArrayBuffer>,
+    view: Float64Array,
+    at: number,
     verifying: VerifyingReader,
     take?: (part: Buffer) => void,
   ): void {
+    const { length: size, data } = operationAt(view, at)
+    const digest = digestAt(batch, data)
+    const location = { segment: view[data / 8] ?? 0, block: view[data / 8 + 1] ?? 0 }
+    const known = KNOWN[view[data / 8 + 2] ?? 0]
     if (known !== 'written' && size <= MOST_VERIFIED) {
       const bytes = verifying(digest, location, size, known === 'verified')
       take?.(bytes)
       return
     }
     const found: Hash | undefined = known === 'unverified' ? createHash('sha256') : undefined
-    for (let at = 0; at < size; at += PART) {
-      const part = (this.#part ??= Buffer.allocUnsafeSlow(PART)).subarray(0, Math.min(PART, size - at))
-      this.#reader.read(digest, location, at, part)
+    for (let done = 0; done < size; done += PART) {
+      const part = (this.#part ??= Buffer.allocUnsafeSlow(PART)).subarray(0, Math.min(PART, size - done))
+      this.#reader.read(digest, location, done, part)
       found?.update(part)
       take?.(part)
     }
     if (found?.digest().equals(digest) === false) throw damagedContent(digest)
   }
+}
+
+function operationAt(view: Float64Array, at: number) {
+  return { kind: view[at / 8] ?? 0, length: view[at / 8 + 1] ?? 0, data: at + HEAD }
+}
+
+/** Of the operation that begins at `at`. */
+function endOf(view: Float64Array, at: number): number {
+  const { kind, length, data } = operationAt(view, at)
+  if (kind === LITERAL) return data + aligned(length)
+  return kind === ZEROS ? data : at + CONTENT_BYTES
+}
+
+/** Of a content, whose fields begin at `data`. */
+function digestAt(batch: Uint8Array, data: number): Uint8Array {
+  return batch.subarray(data + 24, data + 24 + DIGEST_BYTES)
 }
 
 function aligned(length: number): number {

@@ -5,7 +5,7 @@
 import type { ContentReader } from '../contents/reader.ts'
 import type { ContentWriter } from '../contents/types.ts'
 import { OperationHash, OperationWriter } from './operations.ts'
-import type { HashThread, TarJob } from './thread.ts'
+import type { DigestedTar, HashThread, TarJob } from './thread.ts'
 
 export interface DigestOptions {
   /** What the tar is made of. */
@@ -13,6 +13,8 @@ export interface DigestOptions {
   readonly reader: () => ContentReader
   /** `undefined`: another thread's reader could not read the contents. */
   readonly thread: (() => HashThread) | undefined
+  /** Midstates of the store's layers, packed. */
+  readonly known: () => Uint8Array
 }
 
 /** Hashed in the time in which a thread starts. */
@@ -34,6 +36,7 @@ export class TarDigest implements Disposable {
   #batches: Uint8Array<ArrayBuffer>[] = []
   /** Contents that are verified ahead. */
   readonly #ahead = new Set<number>()
+  #midstates: Uint8Array = new Uint8Array(0)
 
   constructor(options: DigestOptions) {
     this.#options = options
@@ -77,10 +80,21 @@ export class TarDigest implements Disposable {
   /** In hexadecimal digits. Of a large tar it takes a while. Throws `STORE_CORRUPT`. */
   end(): string | Promise<string> {
     this.#writer.flush()
-    if (this.#job !== undefined) return this.#job.end()
+    if (this.#job !== undefined) return this.#settle(this.#job.end())
     for (const batch of this.#batches) this.#update(batch)
     this.#hash ??= new OperationHash(this.#options.reader())
     return this.#hash.digest()
+  }
+
+  /** Packed; none of a small tar. When `end` has told the digest. */
+  get midstates(): Uint8Array {
+    return this.#midstates
+  }
+
+  async #settle(digested: Promise<DigestedTar>): Promise<string> {
+    const { sha256, midstates } = await digested
+    this.#midstates = midstates
+    return sha256
   }
 
   [Symbol.dispose](): void {
@@ -98,7 +112,7 @@ export class TarDigest implements Disposable {
     }
     this.#batches.push(batch)
     if (this.#bytes < SMALL) return
-    this.#job ??= thread().tar()
+    this.#job ??= thread().tar(this.#options.known())
     for (const one of this.#batches) this.#job.send(one)
     this.#batches = []
   }

@@ -8,11 +8,15 @@ import type { DigestedFiles, OpenFile } from './files.ts'
 
 type Bytes = Uint8Array<ArrayBuffer>
 
-/** To the thread. Of a tar: more of it (`batch`), its end, or that nobody wants to know. Of files: which, and where to read them to. */
+/**
+ * To the thread. Of a tar: more of it (`batch`; with the first what is known of others' beginnings), its end, or that nobody wants to know. Of files: which, and
+ * where to read them to.
+ */
 export type Request = TarRequest | FilesRequest
 export interface TarRequest {
   readonly tar: number
   readonly batch?: Bytes
+  readonly known?: Uint8Array | undefined
   readonly isDropped?: boolean
 }
 export interface FilesRequest {
@@ -27,11 +31,18 @@ export interface Failure {
   readonly hint: string | undefined
 }
 
-/** From the thread: a tar's digest in hexadecimal digits, or why there is none. */
+/** From the thread: a tar's digest, or why there is none. */
 export interface TarAnswer {
   readonly tar: number
-  readonly digest?: string
+  readonly digested?: DigestedTar
   readonly error?: Failure | undefined
+}
+
+export interface DigestedTar {
+  /** In hexadecimal digits. */
+  readonly sha256: string
+  /** Packed: see `midstates.ts`. */
+  readonly midstates: Uint8Array
 }
 
 export interface FilesAnswer {
@@ -58,7 +69,7 @@ export interface TarJob extends Disposable {
   /** Takes the batch away. Waits when the thread is far behind. */
   send(batch: Bytes): void
   /** Throws what the thread met, e.g. `STORE_CORRUPT`. */
-  end(): Promise<string>
+  end(): Promise<DigestedTar>
 }
 
 /** Disposed when nobody needs what was read any more. */
@@ -69,7 +80,8 @@ export interface FilesJob extends Disposable {
 }
 
 export interface HashThread extends Disposable {
-  tar(): TarJob
+  /** `known`: midstates of other tars, packed. */
+  tar(known: Uint8Array): TarJob
   /** Reads and digests them, and closes them; `undefined`: it has enough to do. Together they are at most `FILE_BYTES`. */
   files(open: readonly OpenFile[]): FilesJob | undefined
 }
@@ -90,7 +102,7 @@ export function createHashThread(paths: StorePaths): HashThread {
   } = process.getBuiltinModule('node:worker_threads')
   const done = new Int32Array(new SharedArrayBuffer(12))
   const { port1: results, port2: port } = new MessageChannel()
-  const tars = new Map<number, PromiseWithResolvers<string>>()
+  const tars = new Map<number, PromiseWithResolvers<DigestedTar>>()
   const answers = new Map<number, FilesAnswer>()
   const buffers: Bytes[] = []
   let fileJobs = 0
@@ -101,9 +113,9 @@ export function createHashThread(paths: StorePaths): HashThread {
   /** Why it has ended. */
   let failure: Error | undefined
 
-  const settle = ({ tar, digest = '', error }: TarAnswer): void => {
-    if (error === undefined) tars.get(tar)?.resolve(digest)
-    else tars.get(tar)?.reject(errorOf(error))
+  const settle = ({ tar, digested, error }: TarAnswer): void => {
+    if (digested === undefined) tars.get(tar)?.reject(errorOf(error))
+    else tars.get(tar)?.resolve(digested)
     tars.delete(tar)
     // It is no reason for the process to stay.
     if (tars.size === 0) worker?.unref()
@@ -152,19 +164,21 @@ export function createHashThread(paths: StorePaths): HashThread {
   }
 
   return {
-    tar: () => {
+    tar: (known) => {
       const tar = ++numbers
       let ended = false
+      let isBegun = false
       return {
         send: (batch) => {
           if (!waitUntil(TARS_DONE, (count) => sent - count < MOST_TAR_BATCHES)) throw errorOf(undefined)
           sent++
-          post({ tar, batch }, batch)
+          post({ tar, batch, known: isBegun ? undefined : known }, batch)
+          isBegun = true
         },
         end: () => {
           ended = true
           if (failure !== undefined) return Promise.reject(failure)
-          const result = Promise.withResolvers<string>()
+          const result = Promise.withResolvers<DigestedTar>()
           tars.set(tar, result)
           post({ tar })
           worker?.ref()

@@ -10,6 +10,7 @@ import {
   FILES_DONE,
   STATE,
   TARS_DONE,
+  type DigestedTar,
   type Failure,
   type FilesAnswer,
   type FilesRequest,
@@ -36,8 +37,8 @@ parentPort?.on('message', (request: Request) => {
   else takeTar(request)
 })
 
-function takeTar({ tar: number, batch, isDropped }: TarRequest): void {
-  const tar = tars.get(number) ?? beginTar()
+function takeTar({ tar: number, batch, known, isDropped }: TarRequest): void {
+  const tar = tars.get(number) ?? beginTar(known)
   tars.set(number, tar)
   if (batch !== undefined) {
     tar.error ??= attempt(() => tar.hash.update(batch))
@@ -50,16 +51,21 @@ function takeTar({ tar: number, batch, isDropped }: TarRequest): void {
   const { error } = tar
   const answer: TarAnswer = {
     tar: number,
-    ...(error === undefined ? { digest: tar.hash.digest() } : { error }),
+    ...(error === undefined ? { digested: endOf(tar.hash) } : { error }),
   }
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a window's has one, a port's has not
   parentPort?.postMessage(answer)
 }
 
-function beginTar(): Tar {
+function endOf(hash: OperationHash): DigestedTar {
+  const sha256 = hash.digest()
+  return { sha256, midstates: hash.midstates }
+}
+
+function beginTar(known: Uint8Array | undefined): Tar {
   const reader = createContentReader(paths)
   return {
-    hash: new OperationHash(reader),
+    hash: new OperationHash(reader, known),
     error: undefined,
     [Symbol.dispose]: () => reader[Symbol.dispose](),
   }

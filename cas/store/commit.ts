@@ -9,6 +9,7 @@ import type { Driver, IndexImage } from '../drivers/types.ts'
 import type { DiffId } from '../oci.ts'
 import type { StoreContext } from './context.ts'
 import type { IncomingLayer } from './ingest.ts'
+import { recordMidstates } from './midstates.ts'
 import { recipePath } from './paths.ts'
 import { syncDirectory } from './spool.ts'
 import type { StoredLayer } from './types.ts'
@@ -60,6 +61,7 @@ export function createCommitter(
       now,
       now,
     )
+    recordMidstates(db, diffId, layer.midstates?.() ?? new Uint8Array(0))
     placeImage(context, diffId, image)
     return true
   }

@@ -32,6 +32,12 @@ export interface Database extends Disposable {
   prepare(sql: string): (...parameters: SQLInputValue[]) => Row | undefined
 }
 
+/** For stores that were made before there were any. */
+const MIDSTATES = `
+  -- Where the digest of a layer's tar stood now and then, and a crc32: cas/store/midstates.ts.
+  CREATE TABLE IF NOT EXISTS midstates (diff_id TEXT PRIMARY KEY, packed BLOB NOT NULL);
+`
+
 const SCHEMA = `
   CREATE TABLE blobs (digest TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
   CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -75,6 +81,7 @@ const SCHEMA = `
   CREATE TABLE builds (key TEXT PRIMARY KEY, manifest TEXT NOT NULL) WITHOUT ROWID;
   -- What a process uses or has just made; goes with its lease.
   CREATE TABLE leased (scope TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (scope, digest)) WITHOUT ROWID;
+  ${MIDSTATES}
 `
 
 /** Another process may hold the write lock while it renames files; it never holds it while it computes. */
@@ -91,7 +98,8 @@ export function openDatabase(path: string, mayCreate: () => void = () => {}): Da
     const version = userVersion(db)
     if (version === 0) create(db, mayCreate)
     else if (version === 1) migrateFrom1(db)
-    else if (version !== STORE_VERSION) {
+    else if (version === STORE_VERSION) db.exec(MIDSTATES)
+    else {
       leaveUntouched(db, path)
       throw tooNew(version)
     }
@@ -139,7 +147,7 @@ function migrateFrom1(db: DatabaseSync): void {
       DROP TABLE layers;
       DROP TABLE directories;
       ALTER TABLE steps ADD COLUMN used_at INTEGER NOT NULL DEFAULT 0;
-      ${SCHEMA.replaceAll('CREATE TABLE', 'CREATE TABLE IF NOT EXISTS').replaceAll('CREATE INDEX', 'CREATE INDEX IF NOT EXISTS')};
+      ${SCHEMA.replaceAll(/CREATE TABLE (?!IF)/g, 'CREATE TABLE IF NOT EXISTS ').replaceAll('CREATE INDEX', 'CREATE INDEX IF NOT EXISTS')};
       PRAGMA user_version = ${STORE_VERSION}`)
   }
   db.exec('COMMIT')

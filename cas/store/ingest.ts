@@ -19,6 +19,8 @@ import type { LayerSink } from '../tar/pack.ts'
 export interface IncomingLayer {
   /** Of a large layer of our own making it is still being computed. */
   readonly diffId: DiffId | Promise<DiffId>
+  /** When it has been: packed, for those who begin like this one. */
+  readonly midstates?: () => Uint8Array
   /** Of the tar, in bytes. */
   readonly size: number
   readonly tree: LayerTree
@@ -109,7 +111,7 @@ export function startEntryIngest(parts: IngestParts, digest: TarDigest): EntryIn
     const diffId = typeof ended === 'string' ? diffIdOf(ended) : ended.then(diffIdOf)
     // Told to whoever commits the layer, later.
     if (typeof diffId !== 'string') diffId.catch(() => {})
-    return { ...layer.finish(), diffId }
+    return { ...layer.finish(), diffId, midstates: () => digest.midstates }
   }
   return {
     entry: (entry) => {

@@ -14,6 +14,7 @@ import { createRecipe } from '../recipe/write.ts'
 import { packUpper } from '../tar/index.ts'
 import { wrongDigest } from './blobs.ts'
 import { clampTimes } from './clamp.ts'
+import { readMidstates } from './midstates.ts'
 import { createCommitter } from './commit.ts'
 import type { StoreContext } from './context.ts'
 import { discard } from './discard.ts'
@@ -186,6 +187,7 @@ export function createLayerStore(
       contents,
       reader: () => contents.reader ?? context.reader(),
       thread: contents.reader === undefined ? context.hashThread : undefined,
+      known: () => readMidstates(db),
     })
 
   /** Runs `take` with writers that leave nothing behind when it fails; what else it needs until the end is disposed with them. */

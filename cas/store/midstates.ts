@@ -1,0 +1,31 @@
+/**
+ * Midstates of the digests of layers (cas/hashing/midstates.ts), in the index: a row a layer. What is not whole is as if it were not there, for a wrong one
+ * would make a wrong DiffId.
+ */
+import { crc32 } from 'node:zlib'
+import type { DiffId } from '../oci.ts'
+import type { Database } from './database.ts'
+
+const CRC_BYTES = 4
+/** The latest: what a new layer begins like is likely to be among them. */
+const MOST_LAYERS = 64
+
+/** Of the latest layers, packed. */
+export function readMidstates(db: Database): Uint8Array {
+  const rows = db.all(`SELECT packed FROM midstates ORDER BY rowid DESC LIMIT ${MOST_LAYERS}`)
+  return Buffer.concat(rows.flatMap(({ packed }) => (packed instanceof Uint8Array ? whole(packed) : [])))
+}
+
+/** Inside a transaction. */
+export function recordMidstates(db: Database, diffId: DiffId, packed: Uint8Array): void {
+  if (packed.length === 0) return
+  const crc = Buffer.alloc(CRC_BYTES)
+  crc.writeUInt32LE(crc32(packed))
+  db.run('INSERT OR REPLACE INTO midstates VALUES (?, ?)', diffId, Buffer.concat([packed, crc]))
+}
+
+function whole(bytes: Uint8Array): Uint8Array[] {
+  const packed = bytes.subarray(0, -CRC_BYTES)
+  const crc = new DataView(bytes.buffer, bytes.byteOffset + packed.length)
+  return crc.byteLength >= CRC_BYTES && crc.getUint32(0, true) === crc32(packed) ? [packed] : []
+}
