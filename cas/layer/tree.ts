@@ -73,7 +73,7 @@ export class LayerTree {
 
   #names = 0
   /** All names, one after the other; each ends where the next begins. */
-  #nameBytes = new Uint8Array(1024)
+  #nameBytes = Buffer.from(new ArrayBuffer(1024))
   #nameEnd = new Uint32Array(64)
   #nameDirectory = new Uint32Array(64)
   /** `NONE` of a name that was removed; the record stays, for the name may come again. */
@@ -218,8 +218,9 @@ export class LayerTree {
 
   /** The name must be free. */
   link(directory: number, name: string, inode: number): void {
-    let number = this.#find(directory, name)
-    if (number < 0) number = this.#addName(directory, name)
+    const slot = this.#slot(directory, name)
+    let number = (this.#table[slot] ?? 0) - 1
+    if (number < 0) number = this.#addName(directory, name, slot)
     this.#nameInode[number] = inode
     this.#nlink[inode] = (this.#nlink[inode] ?? 0) + 1
   }
@@ -241,9 +242,13 @@ export class LayerTree {
 
   /** In the order of their bytes. */
   children(directory: number): [name: string, inode: number][] {
-    return this.#list(directory).toSorted(([a], [b]) => (a < b ? -1 : 1))
+    const found = this.#list(directory).toReversed()
+    // Those of a layer that was made here came in that order.
+    const isSorted = found.every(([name], i) => i === 0 || (found[i - 1]?.[0] ?? '') < name)
+    return isSorted ? found : found.toSorted(([a], [b]) => (a < b ? -1 : 1))
   }
 
+  /** The latest first. */
   #list(directory: number): [name: string, inode: number][] {
     const found: [string, number][] = []
     for (let name = this.#first[directory] ?? NONE; name !== NONE; name = this.#nameNext[name] ?? NONE) {
@@ -253,8 +258,8 @@ export class LayerTree {
     return found
   }
 
-  #addName(directory: number, name: string): number {
-    if ((this.#names + 1) * 2 > this.#table.length) this.#growTable()
+  /** `slot` is where it will be found. */
+  #addName(directory: number, name: string, slot: number): number {
     const number = this.#names++
     if (number === this.#nameInode.length) {
       this.#nameEnd = grown(this.#nameEnd)
@@ -265,13 +270,14 @@ export class LayerTree {
     const start = this.#nameStart(number)
     if (start + name.length > MOST_NAME_BYTES)
       throw new TbuildError('LAYER_TOO_LARGE', 'layers of so many names are not held in memory')
-    while (start + name.length > this.#nameBytes.length) this.#nameBytes = grown(this.#nameBytes)
+    while (start + name.length > this.#nameBytes.length) this.#nameBytes = Buffer.from(twice(this.#nameBytes))
     for (let i = 0; i < name.length; i++) this.#nameBytes[start + i] = name.charCodeAt(i)
     this.#nameEnd[number] = start + name.length
     this.#nameDirectory[number] = directory
     this.#nameNext[number] = this.#first[directory] ?? NONE
     this.#first[directory] = number
-    this.#table[this.#slot(directory, name)] = number + 1
+    this.#table[slot] = number + 1
+    if (this.#names * 2 > this.#table.length) this.#growTable()
     return number
   }
 
@@ -279,9 +285,7 @@ export class LayerTree {
     return number === 0 ? 0 : (this.#nameEnd[number - 1] ?? 0)
   }
   #nameText(number: number): string {
-    const start = this.#nameStart(number)
-    const { buffer } = this.#nameBytes
-    return Buffer.from(buffer, start, (this.#nameEnd[number] ?? 0) - start).toString('latin1')
+    return this.#nameBytes.toString('latin1', this.#nameStart(number), this.#nameEnd[number])
   }
   #isNamed(number: number, name: string): boolean {
     const start = this.#nameStart(number)
@@ -360,7 +364,10 @@ function hashOf(directory: number, name: string): number {
 }
 
 /** Twice as long. The memory of the old one is given back at once, not when it is collected. */
+function twice(column: { readonly buffer: ArrayBufferLike; readonly byteLength: number }): ArrayBuffer {
+  return (column.buffer as ArrayBuffer).transfer(column.byteLength * 2)
+}
+
 function grown<T extends Uint8Array | Uint16Array | Uint32Array | Float64Array>(column: T): T {
-  const memory = (column.buffer as ArrayBuffer).transfer(column.byteLength * 2)
-  return new (column.constructor as new (buffer: ArrayBuffer) => T)(memory)
+  return new (column.constructor as new (buffer: ArrayBuffer) => T)(twice(column))
 }
