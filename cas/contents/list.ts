@@ -13,12 +13,22 @@ export const DIGEST_BYTES = 32
 
 export class ContentList {
   #count = 0
-  #digests = Buffer.from(new ArrayBuffer(64 * DIGEST_BYTES))
-  #sizes = new Float64Array(64)
-  #segments = new Uint32Array(64)
-  #blocks = new Uint32Array(64)
+  #digests: Buffer<ArrayBuffer>
+  #sizes: Float64Array<ArrayBuffer>
+  #segments: Uint32Array<ArrayBuffer>
+  #blocks: Uint32Array<ArrayBuffer>
   /** Open addressing by the digest's first bytes, which nobody can choose cheaply: number + 1. */
-  #table = new Uint32Array(128)
+  #table: Uint32Array<ArrayBuffer>
+
+  /** With room for so many, and then for more. */
+  constructor(room = 64) {
+    const length = 2 ** Math.max(6, Math.ceil(Math.log2(room + 1)))
+    this.#digests = Buffer.from(new ArrayBuffer(length * DIGEST_BYTES))
+    this.#sizes = new Float64Array(length)
+    this.#segments = new Uint32Array(length)
+    this.#blocks = new Uint32Array(length)
+    this.#table = new Uint32Array(length * 2)
+  }
 
   get count(): number {
     return this.#count
@@ -69,8 +79,8 @@ export class ContentList {
 
   #slot(digest: Uint8Array): number {
     const mask = this.#table.length - 1
-    const [a = 0, b = 0, c = 0, d = 0] = digest
-    for (let slot = ((a << 24) | (b << 16) | (c << 8) | d) & mask; ; slot = (slot + 1) & mask) {
+    const hash = byte(digest, 0) | (byte(digest, 1) << 8) | (byte(digest, 2) << 16) | (byte(digest, 3) << 24)
+    for (let slot = hash & mask; ; slot = (slot + 1) & mask) {
       const number = (this.#table[slot] ?? 0) - 1
       if (number < 0 || this.#isDigestOf(number, digest)) return slot
     }
@@ -95,6 +105,10 @@ export class ContentList {
     for (let number = 0; number < this.#count; number++)
       this.#table[this.#slot(this.digest(number))] = number + 1
   }
+}
+
+function byte(bytes: Uint8Array, at: number): number {
+  return bytes[at] ?? 0
 }
 
 /** Twice as long. The memory of the old one is given back at once, not when it is collected. */

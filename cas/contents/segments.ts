@@ -244,7 +244,7 @@ export function createFinder(db: Database, list: ContentList, known: number[]): 
   return { lookup, find }
 }
 
-/** Looks up one by one (8 us) until reading all at once (1.5 us each) has become the quicker way. */
+/** Looks up one by one (8 us) until reading all at once (0.7 us each) has become the quicker way. */
 function createIndex(
   db: Database,
   lookup: (digest: Uint8Array) => Place | undefined,
@@ -255,8 +255,8 @@ function createIndex(
   return (digest) => {
     if (all === undefined && ++lookups === next) {
       const rows = Number(db.get('SELECT count(*) AS count FROM contents')?.['count'])
-      if (lookups * 8 >= rows) all = readAll(db)
-      else next = Math.ceil(rows / 8)
+      if (lookups * ALL_AT_ONCE >= rows) all = readAll(db, rows)
+      else next = Math.ceil(rows / ALL_AT_ONCE)
     }
     if (all === undefined) return lookup(digest)
     const number = all.find(digest)
@@ -264,11 +264,35 @@ function createIndex(
   }
 }
 
-/** What others record after it is missing, which `record` finds out; what is taken away changes the generation. */
-function readAll(db: Database): ContentList {
-  const all = new ContentList()
-  for (const [digest, segment, block, size] of db.scan('SELECT digest, segment, block, size FROM contents')) {
-    all.add(digest as Uint8Array, Number(size), { segment: Number(segment), block: Number(block) })
+/** So many can be read in the time of one look-up. */
+const ALL_AT_ONCE = 12
+/** A digest, and in big-endian order segment, block (4 each), size (8). */
+const PACKED_ROW = DIGEST_BYTES + 16
+const ROWS_IN_PART = 16_384
+const BEYOND_ALL = Buffer.alloc(DIGEST_BYTES + 1, 0xff)
+
+/**
+ * What others record after it is missing, which `record` finds out; what is taken away changes the generation. In a few long texts, since a row of its own for
+ * each takes three times as long.
+ */
+function readAll(db: Database, rows: number): ContentList {
+  const select = db.columns(`
+    SELECT group_concat(hex(digest) || printf('%08X%08X%016X', segment, block, size), '') FROM contents
+    WHERE digest >= ? AND digest < ?`)
+  const all = new ContentList(rows)
+  const parts = Math.min(256, Math.ceil(rows / ROWS_IN_PART))
+  const bound = (part: number): Buffer =>
+    part === parts ? BEYOND_ALL : Buffer.of(Math.ceil((part * 256) / parts))
+  for (let part = 0; part < parts; part++) {
+    const [text] = select(bound(part), bound(part + 1)) ?? []
+    const packed = Buffer.from(typeof text === 'string' ? text : '', 'hex')
+    for (let at = 0; at < packed.length; at += PACKED_ROW) {
+      const numbers = at + DIGEST_BYTES
+      all.add(packed.subarray(at, numbers), Number(packed.readBigUInt64BE(numbers + 8)), {
+        segment: packed.readUInt32BE(numbers),
+        block: packed.readUInt32BE(numbers + 4),
+      })
+    }
   }
   return all
 }

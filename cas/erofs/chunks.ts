@@ -95,9 +95,8 @@ function chunkCount(size: number, bits: number): number {
 }
 
 function bitsToCover(size: number): number {
-  let bits = 0
-  while (BLOCK * 2 ** bits < size) bits++
-  return bits
+  const blocks = Math.ceil(size / BLOCK)
+  return blocks <= 1 ? 0 : blocks <= TWO_32 ? 32 - Math.clz32(blocks - 1) : MOST_CHUNK_BITS
 }
 
 /** The largest chunk that begins or ends there; negative: none does. */

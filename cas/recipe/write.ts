@@ -21,6 +21,8 @@ const fsyncLater = promisify(fsync)
 /** Headers repeat so much that a higher level wins little: 1.9 ms against 2.5 for 1 MiB at 3. */
 const PACKING = { params: { [constants.ZSTD_c_compressionLevel]: 1 } }
 const LONGEST_VARINT = 10
+/** Bytes of operations in a block. */
+const OPERATIONS = 64 * 1024
 /** Less is compressed sooner than another thread is asked to. */
 const ALONE = 256 * 1024
 /** Blocks that other threads compress meanwhile. */
@@ -30,10 +32,13 @@ const compressLater = promisify(zstdCompress)
 /** `path` must be free. Disposing it closes the file, and leaves it. */
 export function createRecipe(path: string): RecipeWriter {
   let fd: number | undefined = openSync(path, 'wx', 0o600)
-  const operations = Buffer.allocUnsafe(64 * 1024)
+  const operations = Buffer.allocUnsafe(OPERATIONS)
   let operationBytes = 0
-  let literals = Buffer.allocUnsafe(64 * 1024)
+  /** Literals, and before them room for the operations. */
+  let block = Buffer.allocUnsafeSlow(OPERATIONS + 64 * 1024)
   let literalBytes = 0
+  /** Blocks that nobody compresses any more. */
+  const spare: Buffer<ArrayBuffer>[] = []
   let digests = Buffer.allocUnsafe(256 * DIGEST)
   let runs = 0
   /** Literal bytes that have no operation yet. */
@@ -63,7 +68,9 @@ export function createRecipe(path: string): RecipeWriter {
   const flush = (): void => {
     endLiteral()
     if (operationBytes === 0) return
-    const plain = Buffer.concat([operations.subarray(0, operationBytes), literals.subarray(0, literalBytes)])
+    const from = OPERATIONS - operationBytes
+    operations.copy(block, from, 0, operationBytes)
+    const plain = block.subarray(from, OPERATIONS + literalBytes)
     const head = Buffer.alloc(BLOCK_HEADER)
     head.writeUInt32LE(runs, 4)
     head.writeUInt32LE(operationBytes, 8)
@@ -73,9 +80,15 @@ export function createRecipe(path: string): RecipeWriter {
     literalBytes = 0
     runs = 0
     const isSmall = plain.length < ALONE || unwritten === MOST_PENDING
-    const packed = isSmall ? zstdCompressSync(plain, PACKING) : compressLater(plain, PACKING)
+    const packed = isSmall ? zstdCompressSync(plain, PACKING) : packLater(plain, block)
     if (packed instanceof Buffer && unwritten === 0) writeBlock(head, digestPart, packed)
     else writeLater(head, digestPart, packed)
+  }
+  const packLater = async (plain: Buffer, its: Buffer<ArrayBuffer>): Promise<Buffer> => {
+    block = spare.pop() ?? Buffer.allocUnsafeSlow(its.length)
+    const packed = await compressLater(plain, PACKING)
+    spare.push(its)
+    return packed
   }
   const writeBlock = (head: Buffer, digestPart: Buffer, packed: Buffer): void => {
     head.writeUInt32LE(packed.length, 0)
@@ -119,9 +132,9 @@ export function createRecipe(path: string): RecipeWriter {
         if (literalBytes === PART) flush()
         makeRoom()
         const part = bytes.subarray(at, at + PART - literalBytes)
-        if (literalBytes + part.length > literals.length)
-          literals = enlarged(literals, literalBytes + part.length)
-        literals.set(part, literalBytes)
+        const end = OPERATIONS + literalBytes
+        if (end + part.length > block.length) block = enlarged(block, end + part.length)
+        block.set(part, end)
         literalBytes += part.length
         pending += part.length
         at += part.length
