@@ -177,7 +177,10 @@ export function createObjectWriter(context: StoreContext): ContentWriter {
     flush: () => {},
     reader: {
       read: readAt,
-      verifying: () => (digest, location, size) => readVerified(readAt, digest, location, size),
+      ahead: () => ({
+        read: (digest, location, size) => readVerified(readAt, digest, location, size),
+        forget: () => {},
+      }),
       [Symbol.dispose]: () => {},
     },
     sync: async () => {

@@ -6,12 +6,7 @@
  * its sha256; of a literal then its bytes, up to a multiple of 8.
  */
 import { createHash, type Hash } from 'node:crypto'
-import {
-  damagedContent,
-  MOST_VERIFIED,
-  type ContentReader,
-  type VerifyingReader,
-} from '../contents/reader.ts'
+import { damagedContent, MOST_AHEAD, type AheadReader, type ContentReader } from '../contents/reader.ts'
 import { DIGEST_BYTES, type Location } from '../contents/list.ts'
 import { Fingerprint, Midstates, packMidstate } from './midstates.ts'
 import { canContinue, createSha256, type Sha256 } from './sha256.ts'
@@ -122,8 +117,10 @@ const MOST_PENDING = 8 * 1024 * 1024
 export class OperationHash {
   #hash: Pick<Sha256, 'update' | 'digest'> = createHash('sha256')
   readonly #reader: ContentReader
-  readonly #verifying: VerifyingReader
-  #ahead: VerifyingReader | undefined
+  /** For contents that are hashed, those that are verified ahead, and those that were written since the last batch. */
+  readonly #present: AheadReader
+  #coming: AheadReader | undefined
+  #written: AheadReader | undefined
   #part: Buffer | undefined
   readonly #fingerprint: Fingerprint | undefined
   readonly #known: Midstates | undefined
@@ -137,7 +134,7 @@ export class OperationHash {
   /** `known`: packed midstates, one of which the tar may pass; then there are `midstates` of its own. */
   constructor(reader: ContentReader, known?: Uint8Array) {
     this.#reader = reader
-    this.#verifying = reader.verifying()
+    this.#present = reader.ahead()
     if (known === undefined || !canContinue()) return
     this.#fingerprint = new Fingerprint()
     this.#known = new Midstates(known)
@@ -152,6 +149,8 @@ export class OperationHash {
 
   /** Throws `STORE_CORRUPT` for a content that is not what its digest says. */
   update(batch: Uint8Array<ArrayBuffer>): void {
+    // All that it names is written by now.
+    this.#written?.forget()
     const view = new Float64Array(batch.buffer)
     let from = 0
     for (let at = 0; at < batch.length;) {
@@ -174,7 +173,7 @@ export class OperationHash {
   #lookAt(batch: Uint8Array<ArrayBuffer>, view: Float64Array, at: number): Buffer | undefined {
     const { kind, length, data } = operationAt(view, at)
     // What was read ahead for the one may be older than what is right for the other.
-    if (kind === AHEAD) this.#read(batch, view, at, (this.#ahead ??= this.#reader.verifying()))
+    if (kind === AHEAD) this.#read(batch, view, at, (this.#coming ??= this.#reader.ahead()))
     else if (kind === LITERAL) this.#fingerprint?.literal(batch.subarray(data, data + length))
     else
       return this.#fingerprint?.operation(kind, length, kind === CONTENT ? digestAt(batch, data) : undefined)
@@ -223,7 +222,7 @@ export class OperationHash {
         for (let done = 0; done < length; done += zeros.length)
           this.#hash.update(zeros.subarray(0, length - done))
       } else if (kind === CONTENT) {
-        this.#read(batch, view, at, this.#verifying, (part) => {
+        this.#read(batch, view, at, this.#present, (part) => {
           this.#hash.update(part)
         })
       }
@@ -235,15 +234,16 @@ export class OperationHash {
     batch: Uint8Array<ArrayBuffer>,
     view: Float64Array,
     at: number,
-    verifying: VerifyingReader,
+    ahead: AheadReader,
     take?: (part: Buffer) => void,
   ): void {
     const { length: size, data } = operationAt(view, at)
     const digest = digestAt(batch, data)
     const location = { segment: view[data / 8] ?? 0, block: view[data / 8 + 1] ?? 0 }
     const known = KNOWN[view[data / 8 + 2] ?? 0]
-    if (known !== 'written' && size <= MOST_VERIFIED) {
-      const bytes = verifying(digest, location, size, known === 'verified')
+    if (size <= MOST_AHEAD) {
+      const reader = known === 'written' ? (this.#written ??= this.#reader.ahead()) : ahead
+      const bytes = reader.read(digest, location, size, known !== 'unverified')
       take?.(bytes)
       return
     }

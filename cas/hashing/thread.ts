@@ -88,8 +88,8 @@ export interface HashThread extends Disposable {
 
 export const FILE_BYTES: number = 1024 * 1024
 const MOST_FILE_JOBS = 3
-/** Of at most a quarter of a MiB each, and of contents that are to be read. */
-const MOST_TAR_BATCHES = 64
+/** Of at most a quarter of a MiB each: what is made for a layer of 40,000 files without a wait. */
+const MOST_TAR_BATCHES = 256
 const LOOK_MS = 500
 const MOST_STARTING_MS = 30_000
 
