@@ -28,6 +28,7 @@ export type {
   Intake,
   Taken,
   KnownFile,
+  SeenFile,
   Layer,
   LayerStore,
   LayerWriter,

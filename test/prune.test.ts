@@ -34,7 +34,7 @@ import {
   type Tree,
   type PruneReport,
 } from '../cas/index.ts'
-import { flock } from '../linux/index.ts'
+import { flock, statAt } from '../linux/index.ts'
 import { bytesOf, noise, readLayer, storeLayer } from './support/store-process.ts'
 
 const HELPER = join(import.meta.dirname, 'support/store-process.ts')
@@ -508,9 +508,12 @@ describe('by itself', () => {
     const wanted = bytesOf(3)
     const file = join(path, 'work/wanted')
     writeFileSync(file, wanted)
-    const fd = openSync(file, 'r')
+    const root = openSync(join(path, 'work'), 'r')
+    const stats = statAt(root, 'wanted')
+    if (stats === undefined) throw new Error('it was written just now')
     const intake = store.layers.intake()
-    const { digest } = intake.take(fd, wanted.length)
+    const { digest } = intake.take({ root, path: 'wanted', stats, open: () => openSync(file, 'r') })
+    closeSync(root)
     rmSync(file)
     // Its layer goes, and all its contents are unrecorded; one of them an ingest has found before.
     const report = await withStore((other) => other.collectIfDue(1))

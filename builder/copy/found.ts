@@ -1,11 +1,20 @@
 /** What a COPY takes, looked at once: a tree of names and of what stat(2) says of each, for its digest and then for its layer. */
-import type { KnownFile, Stat, TarEntryType, Tree } from '../../cas/index.ts'
+import { closeSync } from 'node:fs'
+import { TbuildError } from '../../errors.ts'
+import {
+  show,
+  type KnownFile,
+  type SeenFile,
+  type Stat,
+  type TarEntryType,
+  type Tree,
+} from '../../cas/index.ts'
 
 /** Is this path, relative to the source, left out? */
 export type Excludes = (path: string, isDirectory: boolean) => boolean
 
 /** A name of a tree, and what it was when it was first looked at. */
-export class Found {
+export class Found implements SeenFile {
   readonly tree: Tree
   readonly path: string
   /** The last part of the path. */
@@ -23,6 +32,28 @@ export class Found {
     this.name = name
     this.type = type
     this.stats = stats
+  }
+
+  get root(): number {
+    return this.tree.root
+  }
+
+  /** Throws `SOURCE_CHANGED`. */
+  open(): number {
+    const { stats } = this
+    const fd = this.tree.open(this.path)
+    const now = this.tree.stat(fd)
+    if (
+      now.ino === stats.ino &&
+      now.size === stats.size &&
+      now.mtimeNs === stats.mtimeNs &&
+      now.ctimeNs === stats.ctimeNs
+    )
+      return fd
+    closeSync(fd)
+    throw new TbuildError('SOURCE_CHANGED', `${show(this.path)} was changed while it was being copied.`, {
+      hint: 'Build again when nothing writes to the context.',
+    })
   }
 }
 

@@ -1,10 +1,7 @@
 /** Reading what is to be copied: contents into a layer, and the digest that a cache key needs. */
 import { createHash, hash as digestOf } from 'node:crypto'
 import { closeSync } from 'node:fs'
-import { TbuildError } from '../../errors.ts'
 import {
-  show,
-  type Stat,
   type Intake,
   type KnownFile,
   type LayerWriter,
@@ -32,10 +29,10 @@ export function storedOf({ known }: Found, writer: LayerWriter): boolean {
 }
 
 /** Writes a file's contents. `SOURCE_CHANGED` when it is not the file that was looked at before. */
-export async function writeContents({ tree, path, stats }: Found, writer: LayerWriter): Promise<void> {
-  const fd = openUnchanged(tree, path, stats)
+export async function writeContents(file: Found, writer: LayerWriter): Promise<void> {
+  const { size } = file.stats
+  const fd = file.open()
   try {
-    const size = stats.size
     for (let at = 0; at < size; at += PART) {
       writer.dataFrom(fd, at, Math.min(PART, size - at))
       if (at > 0) await writer.breathe()
@@ -43,22 +40,6 @@ export async function writeContents({ tree, path, stats }: Found, writer: LayerW
   } finally {
     closeSync(fd)
   }
-}
-
-function openUnchanged(tree: Tree, path: string, seen: Stat): number {
-  const fd = tree.open(path)
-  const now = tree.stat(fd)
-  if (
-    now.ino === seen.ino &&
-    now.size === seen.size &&
-    now.mtimeNs === seen.mtimeNs &&
-    now.ctimeNs === seen.ctimeNs
-  )
-    return fd
-  closeSync(fd)
-  throw new TbuildError('SOURCE_CHANGED', `${show(path)} was changed while it was being copied.`, {
-    hint: 'Build again when nothing writes to the context.',
-  })
 }
 
 export interface DigestOptions {
@@ -118,7 +99,8 @@ export async function digestSources(
     lines += `source ${JSON.stringify(name)}\n`
     const top = all[0]?.path ?? ''
     for (const found of all) {
-      if (found.known instanceof NewFile) options.statCache?.remember(found.stats, found.known)
+      if (found.known !== undefined && isTaken(found.known))
+        options.statCache?.remember(found.stats, found.known)
       lines += `${line(found, relativeTo(top, found.path), options.owners, inodes)}\n`
       if (lines.length < LINES) continue
       hash.update(lines)
@@ -141,28 +123,15 @@ function createExpectation({ intake }: DigestOptions): (file: KnownFile) => void
   let isExpected = false
   let lookedAt = 0
   return (file) => {
-    if (!(file instanceof NewFile)) {
+    if (!isTaken(file)) {
       if (isExpected) intake().expect(file.digest)
     } else if (!isExpected && lookedAt++ < MOST_LOOKED_AT) isExpected = file.isNew
   }
 }
 
-/** One that no cache knew: its digest may wait until it has been read. */
-class NewFile implements KnownFile {
-  readonly isPlain: boolean
-  readonly #taken: Taken
-
-  constructor(isPlain: boolean, taken: Taken) {
-    this.isPlain = isPlain
-    this.#taken = taken
-  }
-
-  get digest(): Buffer {
-    return this.#taken.digest
-  }
-  get isNew(): boolean {
-    return this.#taken.isNew
-  }
+/** No cache knew it. */
+function isTaken(file: KnownFile): file is Taken {
+  return 'isNew' in file
 }
 
 function line(found: Found, relative: string, owners: boolean, inodes: Map<string, number>): string {
@@ -190,20 +159,17 @@ function line(found: Found, relative: string, owners: boolean, inodes: Map<strin
   return JSON.stringify(fields)
 }
 
-const EMPTY: Taken = { digest: digestOf('sha256', '', 'buffer'), isNew: false }
+const EMPTY = digestOf('sha256', '', 'buffer')
 
 function lookAt(found: Found, options: DigestOptions): KnownFile {
   const known = options.statCache?.find(found.stats)
   if (known !== undefined) return known
-  const { tree, path, stats } = found
-  const fd = openUnchanged(tree, path, stats)
-  let isTaken = false
+  if (found.stats.size > 0) return options.intake().take(found)
+  const fd = found.open()
   try {
-    const isPlain = tree.xattrs(fd).size === 0
-    if (stats.size === 0) return new NewFile(isPlain, EMPTY)
-    isTaken = true
-    return new NewFile(isPlain, options.intake().take(fd, stats.size))
+    const taken: Taken = { digest: EMPTY, isPlain: found.tree.xattrs(fd).size === 0, isNew: false }
+    return taken
   } finally {
-    if (!isTaken) closeSync(fd)
+    closeSync(fd)
   }
 }

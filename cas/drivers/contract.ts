@@ -25,7 +25,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
-import { getXattr, isErrno, setXattr } from '../../linux/index.ts'
+import { getXattr, isErrno, setXattr, statAt } from '../../linux/index.ts'
 import type { DiffId } from '../oci.ts'
 import type { Layer, LayerWriter, Root, Store } from '../store/types.ts'
 import type { TarOutputEntry } from '../tar/index.ts'
@@ -493,9 +493,14 @@ export function testDriver(name: string, open: (path: string) => Promise<Store>)
       const large = Buffer.alloc(5_000_000, 'large')
       writeFileSync(join(own.path, 'small'), 'small')
       writeFileSync(join(own.path, 'large'), large)
+      using end = new DisposableStack()
+      const root = openSync(own.path, 'r')
+      end.defer(() => closeSync(root))
       const take = (intake: ReturnType<Store['layers']['intake']>, file: string): Buffer => {
-        const fd = openSync(join(own.path, file), 'r')
-        return intake.take(fd, statSync(join(own.path, file)).size).digest
+        const stats = statAt(root, file)
+        if (stats === undefined) throw new Error(`no ${file}`)
+        return intake.take({ root, path: file, stats, open: () => openSync(join(own.path, file), 'r') })
+          .digest
       }
       await layerOf({ path: 'first', contents: 'first' })
       const before = filesOf(path)
@@ -517,8 +522,8 @@ export function testDriver(name: string, open: (path: string) => Promise<Store>)
         { intake },
       )
       await layer.stored
-      await using root = await store.layers.mount([layer])
-      expect(readFileSync(join(inside(root), 'f1')).equals(large)).toBe(true)
+      await using mounted = await store.layers.mount([layer])
+      expect(readFileSync(join(inside(mounted), 'f1')).equals(large)).toBe(true)
     })
   })
 

@@ -4,7 +4,7 @@
 import type { MessagePort, Worker } from 'node:worker_threads'
 import { TbuildError } from '../../errors.ts'
 import type { StorePaths } from '../store/paths.ts'
-import type { DigestedFiles, OpenFile } from './files.ts'
+import type { DigestedFiles, FileBatch } from './files.ts'
 
 type Bytes = Uint8Array<ArrayBuffer>
 
@@ -21,7 +21,7 @@ export interface TarRequest {
 }
 export interface FilesRequest {
   readonly files: number
-  readonly open: readonly OpenFile[]
+  readonly batch: FileBatch
   readonly buffer: Bytes
 }
 
@@ -48,8 +48,7 @@ export interface DigestedTar {
 export interface FilesAnswer {
   readonly files: number
   readonly buffer: Bytes
-  readonly digested?: DigestedFiles
-  readonly error?: Failure | undefined
+  readonly digested: DigestedFiles
 }
 
 export interface ThreadData {
@@ -72,18 +71,18 @@ export interface TarJob extends Disposable {
   end(): Promise<DigestedTar>
 }
 
-/** Disposed when nobody needs what was read any more. */
+/** Disposed when nobody needs what was read any more; its buffer is for others then. */
 export interface FilesJob extends Disposable {
   readonly isDone: boolean
-  /** Waits for it. Throws what the thread met. */
+  /** Waits for it. */
   result(): DigestedFiles & { readonly buffer: Bytes }
 }
 
 export interface HashThread extends Disposable {
   /** `known`: midstates of other tars, packed. */
   tar(known: Uint8Array): TarJob
-  /** Reads and digests them, and closes them; `undefined`: it has enough to do. Together they are at most `FILE_BYTES`. */
-  files(open: readonly OpenFile[]): FilesJob | undefined
+  /** Digests them; `undefined`: it has enough to do. Together they are at most `FILE_BYTES`. */
+  files(batch: FileBatch): FilesJob | undefined
 }
 
 export const FILE_BYTES: number = 1024 * 1024
@@ -190,12 +189,12 @@ export function createHashThread(paths: StorePaths): HashThread {
         },
       }
     },
-    files: (open) => {
+    files: (batch) => {
       if (fileJobs === MOST_FILE_JOBS) return undefined
       fileJobs++
       const files = ++numbers
       const buffer = buffers.pop() ?? new Uint8Array(FILE_BYTES)
-      post({ files, open, buffer }, buffer)
+      post({ files, batch, buffer }, buffer)
       return {
         get isDone() {
           return hasAnswered(files)
@@ -203,11 +202,10 @@ export function createHashThread(paths: StorePaths): HashThread {
         result: () => {
           waitUntil(FILES_DONE, () => hasAnswered(files))
           const answer = answers.get(files)
-          if (answer?.digested === undefined) throw errorOf(answer?.error)
+          if (answer === undefined) throw errorOf(undefined)
           return { ...answer.digested, buffer: answer.buffer }
         },
         [Symbol.dispose]: () => {
-          // The files are closed then.
           waitUntil(FILES_DONE, () => hasAnswered(files))
           const answer = answers.get(files)
           answers.delete(files)

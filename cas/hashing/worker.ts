@@ -71,12 +71,9 @@ function beginTar(known: Uint8Array | undefined): Tar {
   }
 }
 
-function takeFiles({ files, open, buffer }: FilesRequest): void {
-  let answer: FilesAnswer = { files, buffer }
-  const error = attempt(() => {
-    answer = { ...answer, digested: digestFiles(open, buffer) }
-  })
-  port.postMessage({ ...answer, error }, [buffer.buffer])
+function takeFiles({ files, batch, buffer }: FilesRequest): void {
+  const answer: FilesAnswer = { files, buffer, digested: digestFiles(batch, buffer) }
+  port.postMessage(answer, [buffer.buffer])
   tell(FILES_DONE)
 }
 

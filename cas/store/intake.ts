@@ -5,18 +5,28 @@
 import { closeSync, readSync } from 'node:fs'
 import { DIGEST_BYTES } from '../contents/list.ts'
 import type { ContentWriter } from '../contents/types.ts'
-import { digestFiles, HOLE, isZero, type DigestedFiles, type OpenFile } from '../hashing/files.ts'
+import {
+  digestFiles,
+  encodeSeen,
+  HAS_HOLES,
+  HOLE,
+  isZero,
+  READ,
+  type DigestedFiles,
+  type FileBatch,
+} from '../hashing/files.ts'
+import { readAttributes } from '../tar/attributes.ts'
 import type { TarDigest } from '../hashing/tar-digest.ts'
 import { FILE_BYTES, type FilesJob, type HashThread } from '../hashing/thread.ts'
 import { tarError } from '../tar/entry.ts'
 import type { Database } from './database.ts'
 import { enterEpoch } from './epoch.ts'
 import type { StorePaths } from './paths.ts'
-import type { Intake, Taken } from './types.ts'
+import type { Intake, SeenFile, Taken } from './types.ts'
 
 /** Larger ones are taken alone, part by part. */
 const SMALL = 128 * 1024
-/** They are open, and there is a batch for each thread and some that wait. */
+/** There is a batch for each thread and some that wait. */
 const BATCH_FILES = 48
 /** What one thread takes in the time in which another starts. */
 const ALONE = 8 * 1024 * 1024
@@ -24,34 +34,39 @@ const ALONE = 8 * 1024 * 1024
 let block: Buffer | undefined
 let ownBuffer: Uint8Array | undefined
 
-/** A file whose digest is known when its batch is done. */
-class Waiting implements Taken, OpenFile {
-  readonly fd: number
-  readonly size: number
-  readonly #settle: () => void
-  #outcome: Taken | Error | undefined
+interface Failed {
+  readonly failure: unknown
+}
 
-  constructor(fd: number, size: number, settle: () => void) {
-    this.fd = fd
-    this.size = size
+/** A file of which more is known when its batch is done. */
+class Waiting implements Taken {
+  readonly file: SeenFile
+  readonly #settle: () => void
+  #outcome: Taken | Failed | undefined
+
+  constructor(file: SeenFile, settle: () => void) {
+    this.file = file
     this.#settle = settle
   }
 
   get digest(): Buffer {
     return this.#taken.digest
   }
+  get isPlain(): boolean {
+    return this.#taken.isPlain
+  }
   get isNew(): boolean {
     return this.#taken.isNew
   }
 
-  end(outcome: Taken | Error): void {
+  end(outcome: Taken | Failed): void {
     this.#outcome = outcome
   }
 
   get #taken(): Taken {
     if (this.#outcome === undefined) this.#settle()
     if (this.#outcome === undefined) throw new Error('the file was not taken')
-    if (this.#outcome instanceof Error) throw this.#outcome
+    if ('failure' in this.#outcome) throw this.#outcome.failure
     return this.#outcome
   }
 }
@@ -68,6 +83,7 @@ export class IntakeState implements Intake {
   readonly digest: TarDigest
   readonly #thread: () => HashThread
   #isUsed = false
+  /** Of one tree. */
   #files: Waiting[] = []
   #bytes = 0
   /** With the thread, oldest first. */
@@ -81,26 +97,15 @@ export class IntakeState implements Intake {
     this.#thread = thread
   }
 
-  take(fd: number, size: number): Taken {
-    if (size > SMALL) {
-      try {
-        return this.#takeLarge(fd, size)
-      } finally {
-        closeSync(fd)
-      }
-    }
-    if (this.#bytes + size > FILE_BYTES || this.#files.length === BATCH_FILES) {
-      try {
-        this.#endBatch()
-      } catch (error) {
-        closeSync(fd)
-        throw error
-      }
-    }
-    const file = new Waiting(fd, size, () => this.#settle())
-    this.#files.push(file)
+  take(file: SeenFile): Taken {
+    const { size } = file.stats
+    if (size > SMALL) return this.#takeAlone(file)
+    const isOther = this.#files[0] !== undefined && this.#files[0].file.root !== file.root
+    if (this.#bytes + size > FILE_BYTES || this.#files.length === BATCH_FILES || isOther) this.#endBatch()
+    const waiting = new Waiting(file, () => this.#settle())
+    this.#files.push(waiting)
     this.#bytes += size
-    return file
+    return waiting
   }
 
   /** Gives the batch to the thread, or, when that has enough, does it here. */
@@ -110,13 +115,18 @@ export class IntakeState implements Intake {
     this.#files = []
     this.#bytes = 0
     for (let next = this.#batches[0]; next?.job.isDone === true; next = this.#batches[0]) this.#endJob()
-    const job = isSharing ? this.#thread().files(files.map(({ fd, size }) => ({ fd, size }))) : undefined
+    const batch: FileBatch = {
+      root: files[0]?.file.root ?? -1,
+      paths: files.map(({ file }) => `${file.path}\0`).join(''),
+      seen: encodeSeen(files.map(({ file }) => file.stats)),
+    }
+    const job = isSharing ? this.#thread().files(batch) : undefined
     if (job !== undefined) {
       this.#batches.push({ files, job })
       return
     }
     ownBuffer ??= new Uint8Array(FILE_BYTES)
-    this.#keep(files, digestFiles(files, ownBuffer), ownBuffer)
+    this.#keep(files, digestFiles(batch, ownBuffer), ownBuffer)
   }
 
   /** Of the oldest batch. */
@@ -133,22 +143,45 @@ export class IntakeState implements Intake {
     while (this.#batches.length > 0) this.#endJob()
   }
 
-  #keep(files: readonly Waiting[], { lengths, holes, digests }: DigestedFiles, buffer: Uint8Array): void {
+  #keep(files: readonly Waiting[], { outcomes, plain, digests }: DigestedFiles, buffer: Uint8Array): void {
     let at = 0
-    for (const [i, file] of files.entries()) {
-      const digest = Buffer.from(digests.buffer, i * DIGEST_BYTES, DIGEST_BYTES)
-      if (lengths[i] !== file.size) file.end(shorter())
-      // With holes it is several contents: it is read again when it is needed.
-      else if (holes[i] === 1) file.end({ digest, isNew: true })
+    for (const [i, waiting] of files.entries()) {
+      const { size } = waiting.file.stats
+      const outcome = outcomes[i] ?? 0
+      if ((outcome & READ) === 0) waiting.end(this.#tryAgain(waiting.file))
       else {
-        const content = this.contents.put(digest, buffer.subarray(at, at + file.size))
-        file.end({ digest, isNew: this.contents.isOwn(content) })
+        const digest = Buffer.from(digests.buffer, i * DIGEST_BYTES, DIGEST_BYTES)
+        const isPlain = plain[i] === 1
+        // With holes it is several contents: it is read again when it is needed.
+        const isNew =
+          (outcome & HAS_HOLES) !== 0 ||
+          this.contents.isOwn(this.contents.put(digest, buffer.subarray(at, at + size)))
+        waiting.end({ digest, isPlain, isNew })
       }
-      at += file.size
+      at += size
     }
   }
 
-  #takeLarge(fd: number, size: number): Taken {
+  /** To find out why. */
+  #tryAgain(file: SeenFile): Taken | Failed {
+    try {
+      return this.#takeAlone(file)
+    } catch (failure) {
+      return { failure }
+    }
+  }
+
+  #takeAlone(file: SeenFile): Taken {
+    const fd = file.open()
+    try {
+      const isPlain = readAttributes(fd, 'trusted.overlay.').layer.size === 0
+      return { isPlain, ...this.#takeFrom(fd, file.stats.size) }
+    } finally {
+      closeSync(fd)
+    }
+  }
+
+  #takeFrom(fd: number, size: number): Pick<Taken, 'digest' | 'isNew'> {
     const { contents } = this
     const bytes = (block ??= Buffer.allocUnsafeSlow(HOLE))
     contents.begin()
@@ -164,7 +197,7 @@ export class IntakeState implements Intake {
     }
     if (read < size) {
       contents.drop()
-      throw shorter()
+      throw tarError('TAR_FILE_CHANGED', 'it is shorter than it was when it was opened')
     }
     if (hasHoles) return { digest: contents.drop(), isNew: true }
     const content = contents.end()
@@ -199,7 +232,6 @@ export class IntakeState implements Intake {
     all.use(this.contents)
     all.use(this.digest)
     for (const { job } of this.#batches) all.use(job)
-    for (const { fd } of this.#files) all.defer(() => closeSync(fd))
   }
 }
 
@@ -217,8 +249,4 @@ export function createIntake(
     epoch[Symbol.dispose]()
     throw error
   }
-}
-
-function shorter() {
-  return tarError('TAR_FILE_CHANGED', 'it is shorter than it was when it was opened')
 }

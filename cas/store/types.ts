@@ -63,17 +63,26 @@ export interface LayerWriter {
  * again. Disposed without having been given to `write`, it leaves nothing.
  */
 export interface Intake extends Disposable {
-  /** Takes `size` bytes of a file, which are kept unless the store has them, and closes it, now or later. */
-  take(fd: number, size: number): Taken
+  /** Takes the contents of a file that is not empty, now or later; they are kept unless the store has them. */
+  take(file: SeenFile): Taken
   /** The layer will have this content: if the store has it, it is verified meanwhile. */
   expect(digest: Uint8Array): void
   /** Does the store, or this intake, have it? */
   has(digest: Uint8Array): boolean
 }
 
-export interface Taken {
-  /** Of the contents: waits until they have been read. Throws `TAR_FILE_CHANGED` when there were fewer, and what reading throws. */
-  readonly digest: Buffer
+/** A file of a tree, as it was seen. */
+export interface SeenFile {
+  /** The tree's descriptor, which stays open meanwhile, and the real path in it: a byte string. */
+  readonly root: number
+  readonly path: string
+  readonly stats: Stat
+  /** For reading. Throws when it is not the file that was seen any more. */
+  open(): number
+}
+
+/** What is known when it has been read, for which each of these waits. Throws what `open` throws, `TAR_FILE_CHANGED`, and what reading throws. */
+export interface Taken extends KnownFile {
   /** The store did not have it. */
   readonly isNew: boolean
 }

@@ -29,6 +29,14 @@ export function openFile(fd: number, name: string): number {
   return openat2(fd, pathOf(name), { flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK })
 }
 
+/** The same by its real path in the tree, as `openDirectory` goes there. */
+export function openFileBelow(rootFd: number, path: string): number {
+  return openat2(rootFd, pathOf(path), {
+    flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK,
+    resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+  })
+}
+
 /** Names in a directory as byte strings, in the order of the bytes. */
 export function listDirectory(fd: number): string[] {
   // The default order compares 16-bit units, which for byte strings is the order of bytes.

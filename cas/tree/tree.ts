@@ -18,6 +18,8 @@ const OPEN_DIRECTORIES = 64
 const MOST_SYMLINKS = 40
 
 export interface Tree extends Disposable {
+  /** The descriptor of its root. */
+  readonly root: number
   /** lstat(2); `undefined` when there is nothing, or something on the way is no directory. */
   lstat(path: string): Stat | undefined
   /** Names in the order of their bytes. */
@@ -63,6 +65,7 @@ export function openTree(rootFd: number): Tree {
     return [directory(slash < 0 ? '' : path.slice(0, slash)), path === '' ? '.' : path.slice(slash + 1)]
   }
   return {
+    root: rootFd,
     lstat: (path) => {
       try {
         const [fd, name] = place(path)
