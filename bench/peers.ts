@@ -1,6 +1,6 @@
 /** Other builders: Debian's buildah, and the BuildKit that is in Debian's dockerd. Each keeps what it has in the scratch directory, on overlay. */
 import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { startDocker } from '../test/support/docker-daemon.ts'
 import { quietly, type Bench } from './measure.ts'
@@ -25,9 +25,12 @@ export interface Peer extends AsyncDisposable {
   empty(): void
 }
 
-/** One after the other, each there only while it is measured, with the base image. Who cannot be had is left out, and why is said. */
+/**
+ * One after the other, each there only while it is measured, with nothing but the base image. Who cannot be had is left out, and why is said. What they stored goes
+ * with the scratch directory, lest the next one pays for its removal (see `settle`).
+ */
 export async function* peers({ directory }: Bench): AsyncGenerator<Peer> {
-  for (const open of [openBuildah, openDocker]) {
+  for (const open of [openDocker, openBuildah]) {
     // One is gone before the next comes.
     // oxlint-disable-next-line no-await-in-loop
     await using peer = await open(directory).catch(sayWhy)
@@ -44,7 +47,7 @@ function sayWhy(error: Error): undefined {
 async function openBuildah(directory: string): Promise<Peer> {
   if (!existsSync('/usr/bin/buildah') || !existsSync('/usr/sbin/runc'))
     throw new Error('buildah and runc are not here')
-  const store = join(directory, 'buildah')
+  const store = mkdtempSync(join(directory, 'buildah-'))
   const roots = ['--root', join(store, 'root'), '--runroot', join(store, 'run')]
   const buildah = (...args: readonly string[]): void => quietly('buildah', [...roots, ...args])
   const build = (...args: readonly string[]): void =>
@@ -75,7 +78,6 @@ async function openBuildah(directory: string): Promise<Peer> {
     },
     [Symbol.asyncDispose]: () => {
       spawnSync('buildah', [...roots, 'rm', '--all'], { stdio: 'ignore' })
-      rmSync(store, { recursive: true, force: true })
       return Promise.resolve()
     },
   }

@@ -36,7 +36,9 @@ export function openStatCache(directory: string, context: string): StatCache {
   const path = join(directory, hash('sha256', context).slice(0, 32))
   let known = index(load(path))
   const fresh: Buffer[] = []
-  const used = new Set<number>()
+  /** By the record's number. */
+  let used = new Uint8Array(known.count)
+  let uses = 0
   let now: bigint | undefined
 
   return {
@@ -47,7 +49,8 @@ export function openStatCache(directory: string, context: string): StatCache {
         now ??= fileSystemTime(directory)
         return undefined
       }
-      used.add(at)
+      uses += 1 - (used[at / RECORD] ?? 1)
+      used[at / RECORD] = 1
       const { records } = known
       return {
         digest: records.subarray(at + DIGEST_AT, at + RECORD),
@@ -67,22 +70,24 @@ export function openStatCache(directory: string, context: string): StatCache {
     save: () => {
       if (fresh.length === 0) return
       const all = known.records
-      const most = (used.size + fresh.length) * MOST_UNUSED
+      const most = (uses + fresh.length) * MOST_UNUSED
       const kept: Buffer[] = []
       for (let at = 0, unused = 0; at < all.length; at += RECORD) {
-        if (used.has(at) || unused++ < most) kept.push(all.subarray(at, at + RECORD))
+        if (used[at / RECORD] === 1 || unused++ < most) kept.push(all.subarray(at, at + RECORD))
       }
       const records = Buffer.concat([...kept, ...fresh])
       write(directory, path, records)
       known = index(records)
       fresh.length = 0
-      used.clear()
+      used = new Uint8Array(known.count)
+      uses = 0
     },
   }
 }
 
 interface Index {
   readonly records: Buffer
+  readonly count: number
   /** Where the record of exactly this file begins. */
   find(stats: Stat): number | undefined
 }
@@ -112,6 +117,7 @@ function index(records: Buffer): Index {
   for (let i = 0; i < count; i++) table[slotOf(words, i * WORDS, DEVICE_AND_INODE)] = i + 1
   return {
     records,
+    count,
     find: (stats) => {
       if (count === 0) return undefined
       encode(stats)

@@ -1,6 +1,6 @@
 /** Debian's dockerd, for tests and benchmarks: with the BuildKit that it has in it, without a network, beside any other daemon of the machine. */
 import { spawn, spawnSync } from 'node:child_process'
-import { mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 
 /** From the daemon's path to the client that came with it. Another docker may be first in PATH, and has no BuildKit without a plugin of its own. */
@@ -15,7 +15,7 @@ export interface DockerDaemon extends AsyncDisposable {
 }
 
 /**
- * Starts one; dispose it to stop it and remove what it stored. `dockerd`, `containerd` and `runc` are looked for in PATH. Nothing is written outside
+ * Starts one; dispose it to stop it. `dockerd`, `containerd` and `runc` are looked for in PATH. Nothing is written outside
  * `directory` but empty directories in /run.
  */
 export async function startDocker(
@@ -58,7 +58,6 @@ export async function startDocker(
     // It leaves its cgroups, empty; and its data mounted on itself, if it could not start.
     spawnSync('umount', [at('data')], { stdio: 'ignore' })
     spawnSync('find', ['/sys/fs/cgroup', '-depth', '-type', 'd', '-path', `*/${basename(home)}*`, '-delete'])
-    rmSync(home, { recursive: true, force: true })
   }
   const env = { ...process.env, DOCKER_HOST: socket, DOCKER_CONFIG: at('config'), DOCKER_BUILDKIT: '1' }
   for (let attempt = 0; spawnSync(docker, ['version'], { env, stdio: 'ignore' }).status !== 0; attempt++) {
