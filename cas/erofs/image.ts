@@ -1,7 +1,7 @@
 /** Writes the image: superblock, shared attributes, inodes, data; `layout.ts` says where each stands. */
 import { LayerTree } from '../layer/tree.ts'
 import { chunkBits, chunkFormat, writeChunkTable, type Locate } from './chunks.ts'
-import { entriesOf, writeDirectory } from './directory.ts'
+import { writeDirectory } from './directory.ts'
 import {
   BLOCK,
   CHUNK_BASED,
@@ -115,8 +115,7 @@ function writeFile(
 
 function writeInlineData(out: ImageOutput, tree: LayerTree, inode: number, layout: Layout): void {
   if (tree.isDirectory(inode)) {
-    const entries = entriesOf(tree, inode, layout.parent[inode] ?? LayerTree.ROOT)
-    writeDirectory(out, tree, entries, 'last', layout.nid)
+    writeDirectory(out, tree, layout.entries(inode), 'last', layout.nid)
   } else {
     const target = Buffer.from(tree.target(inode), 'latin1')
     out.bytes(target.subarray(target.length - (target.length % BLOCK)))
@@ -134,8 +133,8 @@ function writeData(out: ImageOutput, tree: LayerTree, layout: Layout): void {
     const bytes = blocksOf(behind, size) * BLOCK
     if (bytes === 0) continue
     if (tree.isDirectory(inode)) {
-      const entries = entriesOf(tree, inode, layout.parent[inode] ?? LayerTree.ROOT)
-      writeDirectory(out, tree, entries, isInline(behind, size) ? 'leading' : 'all', layout.nid)
+      const part = isInline(behind, size) ? 'leading' : 'all'
+      writeDirectory(out, tree, layout.entries(inode), part, layout.nid)
     } else {
       const end = out.position + bytes
       out.bytes(Buffer.from(tree.target(inode), 'latin1').subarray(0, bytes))

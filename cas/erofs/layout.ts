@@ -13,12 +13,14 @@
 import { TbuildError } from '../../errors.ts'
 import { LayerTree } from '../layer/tree.ts'
 import { chunkBits, chunkTableBytes } from './chunks.ts'
-import { directorySize, entriesOf } from './directory.ts'
+import { directorySize, entriesOf, type Entries } from './directory.ts'
 import { layerError } from './errors.ts'
 import { BLOCK, CHUNK_INDEX, INODE, MOST_BLOCKS, MOST_NAME, MOST_TARGET, roundUp, SLOT } from './format.ts'
 import { superblockEnd } from './superblock.ts'
 import { XattrTable } from './xattrs.ts'
 
+/** Entries of directories are made once where there are no more inodes than that, 100 bytes each, and else whenever they are needed. */
+const MOST_KEPT = 65_536
 /** A large directory's end is not worth to sort it once more; half a block is lost. */
 const MOST_INLINE = 32 * BLOCK
 
@@ -27,11 +29,12 @@ export interface Layout {
   readonly order: Uint32Array
   /** By inode: its slot, counted from the metadata block on. */
   readonly nid: Uint32Array
-  /** Of directories, by inode. The root is its own parent. */
-  readonly parent: Uint32Array
+  /** Of directories, by inode. */
   readonly subdirectories: Uint32Array
   /** Bytes of data, of directories. */
   readonly directorySize: Float64Array
+  /** Of a directory. */
+  readonly entries: (directory: number) => Entries
   readonly xattrs: XattrTable
   /** Areas, in blocks. */
   readonly xattrBlock: number
@@ -74,6 +77,9 @@ function walk(tree: LayerTree): Omit<Layout, 'xattrBlock' | 'metadataBlock' | 'd
   const subdirectories = new Uint32Array(tree.inodes)
   const sizes = new Float64Array(tree.inodes)
   const xattrs = new XattrTable(tree)
+  const kept = new Map<number, Entries>()
+  const entries = (directory: number): Entries =>
+    kept.get(directory) ?? entriesOf(tree, directory, parent[directory] ?? LayerTree.ROOT)
   let count = 0
   const add = (inode: number): void => {
     // A mark only, for a second name of the same file.
@@ -86,10 +92,11 @@ function walk(tree: LayerTree): Omit<Layout, 'xattrBlock' | 'metadataBlock' | 'd
   parent[LayerTree.ROOT] = LayerTree.ROOT
   const pending: number[] = [LayerTree.ROOT]
   for (let directory = pending.pop(); directory !== undefined; directory = pending.pop()) {
-    const entries = entriesOf(tree, directory, parent[directory] ?? LayerTree.ROOT)
-    sizes[directory] = directorySize(entries)
+    const all = entries(directory)
+    if (tree.inodes <= MOST_KEPT) kept.set(directory, all)
+    sizes[directory] = directorySize(all)
     const before = pending.length
-    for (const [name, inode] of entries) {
+    for (const [name, inode] of all) {
       checkName(tree, directory, name)
       if (nid[inode] !== 0) continue
       add(inode)
@@ -102,7 +109,7 @@ function walk(tree: LayerTree): Omit<Layout, 'xattrBlock' | 'metadataBlock' | 'd
     const children = pending.splice(before).toReversed()
     for (const child of children) pending.push(child)
   }
-  return { order: order.subarray(0, count), nid, parent, subdirectories, directorySize: sizes, xattrs }
+  return { order: order.subarray(0, count), nid, subdirectories, directorySize: sizes, entries, xattrs }
 }
 
 function checkName(tree: LayerTree, directory: number, name: string): void {
