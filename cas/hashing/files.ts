@@ -18,6 +18,7 @@ export interface FileBatch {
 
 /** What was read stands in the buffer one file after the other, each at the place that its size gives it. */
 export interface DigestedFiles {
+  /** Of each `READ`, also with `HAS_HOLES`; 0: it could not be read, or is not the file that was seen. */
   readonly outcomes: Uint8Array
   /** 1: it has no attributes that a layer keeps. */
   readonly plain: Uint8Array
@@ -26,9 +27,8 @@ export interface DigestedFiles {
 
 /** All of it was read. */
 export const READ = 1
-/** It has an aligned span of `HOLE` zeros, too. */
+/** It has an aligned span of `HOLE` zeros. */
 export const HAS_HOLES = 2
-/** Else it could not be read, or is not the file that was seen. */
 
 const SEEN = 7
 const SIZE = 0
