@@ -1,14 +1,6 @@
 /** What every benchmark does: a scratch directory with a base image in a store of tbuild's, timing, a table. */
 import { execFileSync, spawnSync } from 'node:child_process'
-import {
-  copyFileSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs'
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -97,25 +89,6 @@ export function time(runs: number, work: () => void, before: () => void = () => 
   }
   times.sort((a, b) => a - b)
   return { least: times[0] ?? Number.NaN, median: times[times.length >> 1] ?? Number.NaN }
-}
-
-/**
- * Waits until files are made at the usual speed. ext4 without a journal steps over each inode that was freed in the last six minutes: then a peer pays for what the
- * one before it, or another benchmark, has removed, with 42 s instead of 6 for 30,000 files. What this makes stays, for the same reason.
- */
-export function settle(directory: string): void {
-  const end = performance.now() + 400_000
-  while (millisecondsAFile(mkdtempSync(join(directory, 'files-'))) > 0.05 && performance.now() < end)
-    run('sleep', '10')
-}
-
-function millisecondsAFile(directory: string): number {
-  const start = performance.now()
-  for (let folder = 0; folder < 50; folder++) {
-    mkdirSync(join(directory, String(folder)))
-    for (let file = 0; file < 10; file++) writeFileSync(join(directory, String(folder), String(file)), '')
-  }
-  return (performance.now() - start) / 500
 }
 
 /** Bytes on disk of all that is below a directory. */
