@@ -29,7 +29,8 @@ export interface Peer extends AsyncDisposable {
  * One after the other, each there only while it is measured, with nothing but the base image. Who cannot be had is left out, and why is said.
  *
  * What they stored goes with the scratch directory, and buildah, which removes the files of its containers itself, is the last: ext4 without a journal
- * steps over the inodes that were freed in the last six minutes, one by one for each file that it makes. Soon after such removals docker took 43 s, not 10, for a COPY of 30,000 files.
+ * steps over the inodes that were freed in the last six minutes, one by one for each file that it makes. Soon after such removals docker took 43 s for a
+ * COPY of 30,000 files, not 10.
  */
 export async function* peers({ directory }: Bench): AsyncGenerator<Peer> {
   for (const open of [openDocker, openBuildah]) {

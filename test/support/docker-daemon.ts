@@ -15,8 +15,8 @@ export interface DockerDaemon extends AsyncDisposable {
 }
 
 /**
- * Starts one; dispose it to stop it. `dockerd`, `containerd` and `runc` are looked for in PATH. Nothing is written outside
- * `directory` but empty directories in /run.
+ * Starts one; dispose it to stop it. `dockerd`, `containerd` and `runc` are looked for in PATH. Nothing is written outside `directory` but empty
+ * directories in /run; what it stored stays there.
  */
 export async function startDocker(
   directory: string,
