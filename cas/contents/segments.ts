@@ -53,9 +53,9 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
   /** Of a content that is larger than the buffer. */
   let hashing: Hash | undefined
   let generation = generationOf(db)
-  let fresh: number[] = []
   const known: number[] = []
-  /** Written here, but another was faster; and known ones that collection has unrecorded meanwhile. */
+  /** Written here, but another was faster, which is where they are now; and known ones that collection has unrecorded meanwhile. */
+  const theirs = new Set<number>()
   const duplicates: Place[] = []
   const revived = new Set<number>()
   let hasConflict = false
@@ -97,12 +97,14 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
     }
   }
   const { lookup, find } = createFinder(db, list, known)
+  /** What is to be recorded of a segment. */
+  const own = ({ written }: OpenSegment): readonly number[] =>
+    theirs.size === 0 ? written : written.filter((number) => !theirs.has(number))
   /** What was appended since `runStart`. */
   const keep = (digest: Uint8Array): number => {
     const size = flushed + buffer.filled - runStart
     const segment = acquire()
     const number = list.add(digest, size, { segment: segment.id, block: runStart / BLOCK })
-    fresh.push(number)
     segment.written.push(number)
     // Contents begin at multiples of a block, and so does the buffer: there is room.
     const padding = (BLOCK - (size % BLOCK)) % BLOCK
@@ -159,20 +161,16 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
     resolve: () => {
       const now = generationOf(db)
       // That another was faster is seldom, and `record` tells.
-      const others = hasConflict ? fresh : []
-      for (const number of others) {
+      for (const number of hasConflict ? segments.flatMap(own) : []) {
         const place = lookup(list.digest(number))
         if (place === undefined) continue
         duplicates.push({ ...list.location(number), size: list.size(number) })
         list.move(number, place)
+        theirs.add(number)
         known.push(number)
       }
-      if (others.length > 0) {
-        const taken = new Set(known)
-        fresh = fresh.filter((number) => !taken.has(number))
-      }
       // Another may also have been faster to bring back what collection had unrecorded.
-      if (now !== generation || others.length > 0 || hasConflict) {
+      if (now !== generation || hasConflict) {
         revived.clear()
         for (const number of known) {
           const place = lookup(list.digest(number))
@@ -186,7 +184,8 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
     record: () => {
       recorded = false
       if (generationOf(db) !== generation) return false
-      if (!insertContents(db, list, [...fresh, ...revived])) {
+      const isNew = (contents: readonly number[]): boolean => insertContents(db, list, contents)
+      if (!segments.every((segment) => isNew(own(segment))) || !isNew([...revived])) {
         hasConflict = true
         return false
       }

@@ -32,7 +32,7 @@ export interface Layout {
   /** Of directories, by inode. */
   readonly subdirectories: Uint32Array
   /** Bytes of data, of directories. */
-  readonly directorySize: Float64Array
+  readonly directorySize: Uint32Array
   /** Of a directory. */
   readonly entries: (directory: number) => Entries
   readonly xattrs: XattrTable
@@ -75,7 +75,7 @@ function walk(tree: LayerTree): Omit<Layout, 'xattrBlock' | 'metadataBlock' | 'd
   const nid = new Uint32Array(tree.inodes)
   const parent = new Uint32Array(tree.inodes)
   const subdirectories = new Uint32Array(tree.inodes)
-  const sizes = new Float64Array(tree.inodes)
+  const sizes = new Uint32Array(tree.inodes)
   const xattrs = new XattrTable(tree)
   const kept = new Map<number, Entries>()
   const entries = (directory: number): Entries =>
@@ -134,7 +134,7 @@ function checkInode(tree: LayerTree, inode: number): void {
 }
 
 /** Bytes of what a directory or a symlink holds; other types have no data in the image. */
-export function dataSize(tree: LayerTree, directorySizes: Float64Array, inode: number): number {
+export function dataSize(tree: LayerTree, directorySizes: Uint32Array, inode: number): number {
   const type = tree.type(inode)
   if (type === 'directory') return directorySizes[inode] ?? 0
   return type === 'symlink' ? tree.target(inode).length : 0
