@@ -97,34 +97,47 @@ const WORDS = RECORD / 4
 const KEY_WORDS = FLAGS_AT / 4
 const DEVICE_AND_INODE = 4
 
-/** Open addressing by inode. Of two records of one inode the later counts. */
+/** Files are asked for in the order in which they were remembered, but for some; for those there is a table, made when the first of them is asked for. */
 function index(records: Buffer): Index {
   const count = records.length / RECORD
   const words = new Uint32Array(records.buffer, records.byteOffset, count * WORDS)
-  const mask = 2 ** Math.ceil(Math.log2(count * 2 + 2)) - 1
-  const table = new Uint32Array(mask + 1)
-  /** The slot whose record begins with the same words as `key`, or the free one. */
-  const slotOf = (key: Uint32Array, from: number, length: number): number => {
-    let slot = Math.imul(key[from + 2] ?? 0, 0x9e3779b1) & mask
-    for (; table[slot] !== 0; slot = (slot + 1) & mask) {
-      const at = ((table[slot] ?? 0) - 1) * WORDS
-      let same = 0
-      while (same < length && words[at + same] === key[from + same]) same++
-      if (same === length) break
-    }
-    return slot
-  }
-  for (let i = 0; i < count; i++) table[slotOf(words, i * WORDS, DEVICE_AND_INODE)] = i + 1
+  let next = 0
+  let lookup: (() => number | undefined) | undefined
   return {
     records,
     count,
     find: (stats) => {
       if (count === 0) return undefined
       encode(stats)
-      const found = table[slotOf(wantedWords, 0, KEY_WORDS)] ?? 0
-      return found === 0 ? undefined : (found - 1) * RECORD
+      const isNext = next < count && isSame(words, next * WORDS, wantedWords, 0, KEY_WORDS)
+      const found = isNext ? next : (lookup ??= createTable(words, count))()
+      if (found !== undefined) next = found + 1
+      return found === undefined ? undefined : found * RECORD
     },
   }
+}
+
+/** Looks up what is `wanted`. Open addressing by inode; of two records of one inode the later counts. */
+function createTable(words: Uint32Array, count: number): () => number | undefined {
+  const mask = 2 ** Math.ceil(Math.log2(count * 2 + 2)) - 1
+  const table = new Uint32Array(mask + 1)
+  /** The slot whose record begins with the same words as `key`, or the free one. */
+  const slotOf = (key: Uint32Array, from: number, length: number): number => {
+    let slot = Math.imul(key[from + 2] ?? 0, 0x9e3779b1) & mask
+    for (; table[slot] !== 0; slot = (slot + 1) & mask)
+      if (isSame(words, ((table[slot] ?? 0) - 1) * WORDS, key, from, length)) break
+    return slot
+  }
+  for (let i = 0; i < count; i++) table[slotOf(words, i * WORDS, DEVICE_AND_INODE)] = i + 1
+  return () => {
+    const found = table[slotOf(wantedWords, 0, KEY_WORDS)] ?? 0
+    return found === 0 ? undefined : found - 1
+  }
+}
+
+function isSame(a: Uint32Array, from: number, b: Uint32Array, at: number, length: number): boolean {
+  for (let i = 0; i < length; i++) if (a[from + i] !== b[at + i]) return false
+  return true
 }
 
 const wantedWords = new Uint32Array(KEY_WORDS)
