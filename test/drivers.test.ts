@@ -108,5 +108,7 @@ test.each(DRIVER_NAMES)('%s: processes import the same at once, and each image i
     )
     expect(readFileSync(`/proc/self/fd/${root.fd}/f299`, 'utf8')).toBe('299 '.repeat(200))
   }
-  expect(opened.images.list()).toHaveLength(4)
+  // Two that have the same files and were made in the same millisecond are one image.
+  const names = opened.images.list().flatMap((image) => image.names)
+  expect(names.toSorted()).toEqual([0, 1, 2, 3].map((i) => `docker.io/library/image${i}:latest`))
 })
