@@ -1,11 +1,22 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import {
+  closeSync,
+  fstatSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as fc from 'fast-check'
 import { readRecipe, recipeDigests } from './read.ts'
-import { createRecipe } from './write.ts'
+import { createRecipe, type RecipeWriter } from './write.ts'
 
 let directory: string
 beforeAll(() => {
@@ -108,4 +119,41 @@ test('each flipped byte and each truncation is found', async () => {
     writeFileSync(path, whole.subarray(0, at))
     expect(readAll).toThrow(expect.objectContaining({ code: 'STORE_CORRUPT' }))
   }
+})
+
+/** As many blocks as other threads have at a time, and more, of bytes that cannot be packed. */
+function writeMuch(recipe: RecipeWriter): void {
+  for (let part = 0; part < 40; part++) recipe.literal(randomBytes(256 * 1024))
+}
+
+test('a disk that is full while other threads pack is an error when it is finished', async () => {
+  const small = join(directory, 'small')
+  mkdirSync(small)
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'tbuild-test', small])
+  try {
+    using recipe = createRecipe(join(small, 'recipe'))
+    // What is packed at once may meet it earlier.
+    const outcome = async (): Promise<void> => {
+      writeMuch(recipe)
+      await recipe.finish()
+    }
+    await expect(outcome()).rejects.toMatchObject({ code: 'ENOSPC' })
+  } finally {
+    execFileSync('umount', ['--lazy', small])
+  }
+})
+
+test("disposed while other threads pack, it writes into nobody else's file", async () => {
+  const path = join(directory, 'disposed')
+  {
+    using recipe = createRecipe(path)
+    writeMuch(recipe)
+  }
+  const size = statSync(path).size
+  // They get the descriptor that it had.
+  const others = Array.from({ length: 8 }, (_, i) => openSync(join(directory, `other-${i}`), 'w+'))
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  expect(others.map((fd) => fstatSync(fd).size)).toEqual(others.map(() => 0))
+  expect(statSync(path).size).toBe(size)
+  for (const fd of others) closeSync(fd)
 })
