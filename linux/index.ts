@@ -3,7 +3,7 @@
  * device nodes, nanosecond times. All are synchronous (a call costs 0.3 to 3 us; the asynchronous form 45 us); each
  * throws a `SysError` that names the call and the errno. Paths may be bytes: names need not be UTF-8.
  *
- * Imports nothing of ours but `errors.ts`; nothing else imports koffi.
+ * Imports nothing of ours but `errors.ts`; nothing else imports koffi: functions that this program itself has are declared here, too (`declareOwn`).
  */
 export { SysError, errnoName, isErrno } from './errors.ts'
 export { AT_FDCWD, declareOwn, loadKernelCalls, type Path } from './libc.ts'

@@ -12,6 +12,7 @@
 import { readSync } from 'node:fs'
 import { isUtf8 } from 'node:buffer'
 import { BLOCK, tarError, type TarEntry, type TarEntryType } from './entry.ts'
+import type { RawHeader } from './header.ts'
 import { cleanPath, isAscii } from './names.ts'
 import { formatPaxTime, splitTime } from './number.ts'
 import { formatPaxRecord, paxXattrKey } from './pax.ts'
@@ -202,22 +203,12 @@ function roundUp(length: number): number {
 }
 
 /** What the one header block has to say; what it cannot is 0 there, or cut short. */
-interface HeaderFields {
+interface HeaderFields extends Omit<RawHeader, 'format' | 'flag' | 'uname' | 'gname' | 'invalid'> {
   readonly flag: number
-  readonly path: string
-  readonly link: string
-  readonly mode: number
-  readonly uid: number
-  readonly gid: number
-  readonly size: number
-  readonly mtime: number
-  readonly major: number
-  readonly minor: number
-  /** The time needs a record. */
-  readonly isTimeLong: boolean
 }
 
-function fieldsOf(entry: TarOutputEntry): HeaderFields {
+/** `isTimeLong`: the time needs a record. */
+function fieldsOf(entry: TarOutputEntry): HeaderFields & { readonly isTimeLong: boolean } {
   const { seconds, nanoseconds } = splitTime(entry.mtimeNs)
   const isTimeLong = nanoseconds !== 0 || seconds < 0 || seconds > MAX_OCTAL_11
   return {
@@ -240,7 +231,7 @@ function fitsName(name: string): boolean {
 }
 
 /** As a byte string; empty when the header says it all. */
-function paxRecords(entry: TarOutputEntry, { path, link, isTimeLong }: HeaderFields): string {
+function paxRecords(entry: TarOutputEntry, { path, link, isTimeLong }: ReturnType<typeof fieldsOf>): string {
   const mtime = isTimeLong ? formatPaxRecord('mtime', formatPaxTime(entry.mtimeNs)) : ''
   const isPlain =
     entry.xattrs.size === 0 &&
@@ -274,7 +265,7 @@ const MOST_PAX_HEADERS = 256
 function putPaxHeader(out: Buffer, length: number): void {
   let block = paxHeaders.get(length)
   if (block === undefined) {
-    const none = { link: '', uid: 0, gid: 0, mtime: 0, major: 0, minor: 0, isTimeLong: false }
+    const none = { link: '', uid: 0, gid: 0, mtime: 0, major: 0, minor: 0 }
     block = Buffer.alloc(BLOCK)
     putHeader(block, 0, { ...none, flag: 120, mode: 0o644, size: length, path: 'PaxHeaders' })
     if (paxHeaders.size < MOST_PAX_HEADERS) paxHeaders.set(length, block)
