@@ -133,7 +133,7 @@ export function createLayout(
   const root = new Node()
   let copies = 0
 
-  /** The node, as far as there is one; and what is there. */
+  /** What will be at a path, or is there in the parent. */
   const lookup = (path: string): Planned | undefined => {
     let node = root
     for (const name of partsOf(path)) {
@@ -173,12 +173,11 @@ export function createLayout(
     if (node.entry !== undefined) node.entry.mtimeNs = nowNs
   }
   /** `there`: what `lookup` found. */
-  const put = (path: string, entry: Planned, there: Planned | undefined): Node => {
+  const put = (path: string, entry: Planned, there: Planned | undefined): void => {
     const node = nodeAt(path)
     if (entry.type === 'directory' && there === undefined) node.isFresh = true
     node.entry = entry
     touch(parentOf(path))
-    return node
   }
   const directory = (owner: Owner | undefined): Planned => ({
     type: 'directory',
@@ -368,7 +367,7 @@ export function createLayout(
   }
 }
 
-/** As far as no digest was asked for. */
+/** What the source holds, where no digest has looked through it. */
 function lookThrough({ tree, path }: CopySource, excludes: Excludes | undefined): Found | undefined {
   const top = find(tree, path)
   // Each of them fills in its children.
