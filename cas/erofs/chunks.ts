@@ -46,6 +46,12 @@ export function chunkBits(tree: LayerTree, inode: number, size: number, pieces: 
   return bits
 }
 
+/** Of a file in one piece. */
+export function bitsToCover(size: number): number {
+  const blocks = Math.ceil(size / BLOCK)
+  return blocks <= 1 ? 0 : blocks <= TWO_32 ? 32 - Math.clz32(blocks - 1) : MOST_CHUNK_BITS
+}
+
 /** Bytes of the table of a file that is not empty. */
 export function chunkTableBytes(size: number, bits: number): number {
   return chunkCount(size, bits) * CHUNK_INDEX
@@ -84,19 +90,18 @@ export function writeChunkTable(
 }
 
 function writeIndex(out: ImageOutput, device: number, block: number): void {
-  const at = out.reserve(CHUNK_INDEX)
+  putIndex(out.view, out.reserve(CHUNK_INDEX), device, block)
+}
+
+/** Into eight bytes of zeros, or over another one. */
+export function putIndex(view: DataView, at: number, device: number, block: number): void {
   // Later kernels have the block's upper 16 bits in the first two bytes, for images that say so; zeros for a hole suit all.
-  out.view.setUint16(at + 2, device, true)
-  out.view.setUint32(at + 4, block, true)
+  view.setUint16(at + 2, device, true)
+  view.setUint32(at + 4, block, true)
 }
 
 function chunkCount(size: number, bits: number): number {
   return Math.ceil(size / (BLOCK * 2 ** bits))
-}
-
-function bitsToCover(size: number): number {
-  const blocks = Math.ceil(size / BLOCK)
-  return blocks <= 1 ? 0 : blocks <= TWO_32 ? 32 - Math.clz32(blocks - 1) : MOST_CHUNK_BITS
 }
 
 /** The largest chunk that begins or ends there; negative: none does. */

@@ -1,5 +1,6 @@
 /** An extended inode (64 bytes), and which numbers types have. */
 import type { LayerTree, NodeType } from '../layer/tree.ts'
+import type { SplitTime } from '../tar/number.ts'
 import { INODE } from './format.ts'
 import type { ImageOutput } from './output.ts'
 
@@ -40,21 +41,49 @@ export interface InodeFields {
 export function writeInode(out: ImageOutput, tree: LayerTree, inode: number, fields: InodeFields): void {
   const at = out.reserve(INODE)
   const { view } = out
-  const seconds = tree.mtimeSeconds(inode)
   view.setUint16(at, (fields.layout << 1) | EXTENDED, true)
   view.setUint16(at + 2, fields.xattrBytes === 0 ? 0 : (fields.xattrBytes - 12) / 4 + 1, true)
   view.setUint16(at + 4, FORMAT[tree.type(inode)] | (tree.mode(inode) & 0o7777), true)
-  // The low half is taken by setUint32 itself, modulo 2^32.
-  view.setUint32(at + 8, fields.size, true)
-  view.setUint32(at + 12, Math.floor(fields.size / TWO_32), true)
-  view.setUint32(at + 16, fields.union, true)
+  putSize(view, at, fields)
   view.setUint32(at + 20, fields.number, true)
   view.setUint32(at + 24, tree.uid(inode), true)
   view.setUint32(at + 28, tree.gid(inode), true)
+  putTime(view, at, { seconds: tree.mtimeSeconds(inode), nanoseconds: tree.mtimeNanoseconds(inode) })
+  view.setUint32(at + 44, fields.links, true)
+}
+
+/** Into the inode at `at`. */
+export function putSize(
+  view: DataView,
+  at: number,
+  { size, union }: Pick<InodeFields, 'size' | 'union'>,
+): void {
+  // The low half is taken by setUint32 itself, modulo 2^32.
+  view.setUint32(at + 8, size, true)
+  view.setUint32(at + 12, Math.floor(size / TWO_32), true)
+  view.setUint32(at + 16, union, true)
+}
+
+/** Into the inode at `at`. */
+export function putTime(view: DataView, at: number, { seconds, nanoseconds }: SplitTime): void {
   view.setUint32(at + 32, seconds, true)
   view.setUint32(at + 36, Math.floor(seconds / TWO_32), true)
-  view.setUint32(at + 40, tree.mtimeNanoseconds(inode), true)
-  view.setUint32(at + 44, fields.links, true)
+  view.setUint32(at + 40, nanoseconds, true)
+}
+
+/** What is in the inode at `at`, as it was written here. */
+export function readInode(view: DataView, at: number): InodeFields & { readonly isDirectory: boolean } {
+  const format = view.getUint16(at, true)
+  const units = view.getUint16(at + 2, true)
+  return {
+    layout: format >> 1,
+    isDirectory: (view.getUint16(at + 4, true) & 0o170000) === FORMAT.directory,
+    xattrBytes: units === 0 ? 0 : 12 + (units - 1) * 4,
+    size: view.getUint32(at + 8, true) + view.getUint32(at + 12, true) * TWO_32,
+    union: view.getUint32(at + 16, true),
+    number: view.getUint32(at + 20, true),
+    links: view.getUint32(at + 44, true),
+  }
 }
 
 /** What a directory entry says of what it leads to. */

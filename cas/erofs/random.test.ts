@@ -1,7 +1,9 @@
 import * as fc from 'fast-check'
 import { expect, test } from '@jest/globals'
 import { LayerTree } from '../layer/tree.ts'
-import { describeMount, describeTree, imageBytes, mountTree, scratch, TreeBuilder } from './testing.ts'
+import { splitTime } from '../tar/number.ts'
+import { editErofs, type ImageEdit } from './edit.ts'
+import { describeMount, describeTree, imageBytes, mountTree, scratch, TreeBuilder, UUID } from './testing.ts'
 
 interface Step {
   /** Among the directories so far. */
@@ -137,4 +139,120 @@ test('any tree is the same tree through a mount, and equal ones are equal bytes'
     ),
     { numRuns: 120 },
   )
+})
+
+/** Of all names. */
+function pathsOf(tree: LayerTree): Map<string, number> {
+  const paths = new Map<string, number>()
+  const visit = (directory: number, above: string): void => {
+    for (const [name, inode] of tree.children(directory)) {
+      paths.set(above + name, inode)
+      if (tree.isDirectory(inode)) visit(inode, `${above}${name}/`)
+    }
+  }
+  visit(LayerTree.ROOT, '')
+  return paths
+}
+
+function isWhole(tree: LayerTree, inode: number): boolean {
+  const [piece, ...others] = tree.pieces(inode)
+  const size = tree.size(inode)
+  return (
+    tree.type(inode) === 'file' &&
+    tree.links(inode) === 1 &&
+    size > 0 &&
+    others.length === 0 &&
+    piece?.length === size
+  )
+}
+
+test('an image that is edited is the image of the edited tree', () => {
+  let edited = 0
+  fc.assert(
+    fc.property(
+      fc.array(step, { maxLength: 80, size: 'max' }),
+      fc.array(fc.tuple(fc.nat(), fc.integer({ min: 1, max: 2 ** 33 }), fc.bigInt(-(2n ** 62n), 2n ** 62n))),
+      fc.integer({ min: 1, max: 12 }),
+      (steps, changes, devices) => {
+        const { tree } = build(steps)
+        const some = Array.from({ length: devices }, (_, i) => ({ blocks: 2 ** 20 + i }))
+        const places = new Map<number, { device: number; block: number }>()
+        const locate = (content: number) => places.get(content) ?? { device: 1, block: content }
+        const image = imageBytes(tree, { devices: some, locate })
+        const paths = [...pathsOf(tree)]
+        const edits: ImageEdit[] = []
+        for (const [i, [which, size, mtimeNs]] of changes.entries()) {
+          const [path, inode] = paths[which % paths.length] ?? ['', LayerTree.ROOT]
+          if (!tree.isDirectory(inode) && !isWhole(tree, inode)) continue
+          const mtime = splitTime(mtimeNs)
+          const attributes = { mode: tree.mode(inode), uid: tree.uid(inode), gid: tree.gid(inode) }
+          tree.setAttributes(inode, { ...attributes, mtimeNs, xattrs: tree.xattrs(inode) })
+          if (tree.isDirectory(inode)) {
+            if (path !== '') edits.push({ path, mtime })
+            continue
+          }
+          const place = { device: devices, block: 2 ** 20 + i }
+          tree.setSize(inode, size)
+          places.set(tree.pieces(inode)[0]?.content ?? 0, place)
+          edits.push({ path, mtime, contents: { size, ...place } })
+        }
+        if (paths.length === 0) return
+        const larger = some.map(({ blocks }) => ({ blocks: blocks + 2 ** 25 }))
+        const changed = imageBytes(tree, { devices: larger, locate })
+        expect(editErofs(image, { uuid: UUID, devices: larger, edits })).toBe(true)
+        expect(image.equals(changed)).toBe(true)
+        edited += edits.length
+      },
+    ),
+    { numRuns: 300 },
+  )
+  expect(edited).toBeGreaterThan(100)
+})
+
+test('what an edit cannot say makes it fail: other types, several names or pieces, no such name, no room for devices', () => {
+  const built = new TreeBuilder()
+  const directory = built.directory(LayerTree.ROOT, 'd')
+  built.file(directory, 'whole', [[0, 'x']])
+  built.file(directory, 'empty')
+  built.tree.link(directory, 'second', built.file(directory, 'first', [[0, 'x']]))
+  built.file(directory, 'pieces', [
+    [0, Buffer.alloc(512, 1)],
+    [1024, Buffer.alloc(512, 1)],
+  ])
+  built.add(directory, 'link', { type: 'symlink', target: 'whole' })
+  const devices = [{ blocks: 100 }]
+  const locate = () => ({ device: 1, block: 0 })
+  const mtime = { seconds: 1, nanoseconds: 2 }
+  const contents = { size: 5, device: 1, block: 7 }
+  const edit = (one: Partial<ImageEdit>, others: typeof devices = devices, image?: Buffer): boolean =>
+    editErofs(image ?? imageBytes(built.tree, { devices, locate }), {
+      uuid: UUID,
+      devices: others,
+      edits: [{ path: 'd/whole', mtime, ...one }],
+    })
+  expect(edit({ contents })).toBe(true)
+  expect(edit({ path: 'd' })).toBe(true)
+  for (const path of [
+    'd/empty',
+    'd/first',
+    'd/second',
+    'd/pieces',
+    'd/link',
+    'd',
+    'd/none',
+    'none/whole',
+    'd/whole/x',
+    '',
+  ])
+    expect(edit({ path, contents })).toBe(false)
+  for (const path of ['d/whole', 'd/link', 'd/none']) expect(edit({ path })).toBe(false)
+  expect(edit({ contents: { ...contents, size: 0 } })).toBe(false)
+  expect(edit({ contents: { ...contents, size: 2 ** 42 } })).toBe(false)
+  expect(edit({ contents }, Array(3).fill({ blocks: 100 }))).toBe(true)
+  expect(edit({ contents }, Array(4).fill({ blocks: 100 }))).toBe(false)
+  expect(edit({ contents }, [])).toBe(true)
+  const damaged = imageBytes(built.tree, { devices, locate })
+  damaged[1100] = 0xff
+  expect(edit({ contents }, devices, damaged)).toBe(false)
+  expect(edit({ contents }, devices, Buffer.alloc(100))).toBe(false)
 })

@@ -29,6 +29,26 @@ export function superblockEnd(devices: number): number {
   return START + SUPERBLOCK + devices * DEVICE_SLOT
 }
 
+/** As `encodeSuperblock` has written it; `undefined` where that was not so. */
+export function decodeSuperblock(image: Buffer): Superblock | undefined {
+  if (image.length < superblockEnd(0) || image.readUInt32LE(START) !== MAGIC) return undefined
+  const count = image.readUInt16LE(START + 86)
+  if (image.length < superblockEnd(count)) return undefined
+  const superblock = {
+    uuid: image.subarray(START + 48, START + 64),
+    devices: Array.from({ length: count }, (_, i) => ({
+      blocks: image.readUInt32LE(superblockEnd(i) + 64),
+    })),
+    inodes: image.readUInt32LE(START + 16),
+    blocks: image.readUInt32LE(START + 36),
+    metadataBlock: image.readUInt32LE(START + 40),
+    xattrBlock: image.readUInt32LE(START + 44),
+    rootNid: image.readUInt16LE(START + 14),
+  }
+  const encoded = encodeSuperblock(superblock)
+  return encoded.equals(image.subarray(0, encoded.length)) ? superblock : undefined
+}
+
 /** The image's first `superblockEnd` bytes, and zeros to the end of their block. */
 export function encodeSuperblock(superblock: Superblock): Buffer {
   const { uuid, devices, blocks } = superblock

@@ -61,13 +61,11 @@ export class TreeBuilder implements Built {
     inode: Partial<NewInode> & { readonly size?: number } = {},
   ): number {
     const number = this.add(parent, name, { ...inode, type: 'file' })
-    let end = 0
-    for (const [offset, bytes] of pieces) {
-      const content = Buffer.from(bytes)
-      this.tree.addPiece(number, offset, content.length, this.contents.push(content) - 1)
-      end = offset + content.length
-    }
+    const parts = pieces.map(([offset, bytes]) => [offset, Buffer.from(bytes)] as const)
+    const end = parts.reduce((_, [offset, content]) => offset + content.length, 0)
     this.tree.setSize(number, inode.size ?? end)
+    for (const [offset, content] of parts)
+      this.tree.addPiece(number, offset, content.length, this.contents.push(content) - 1)
     return number
   }
 }

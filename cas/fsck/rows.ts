@@ -60,7 +60,7 @@ export const VALID = {
   builds: { key: 'key', rule: `${text('key')} AND ${digest('manifest')}` },
   midstates: {
     key: 'diff_id',
-    rule: `${digest('diff_id')} AND typeof(packed) = 'blob' AND length(packed) % 64 = 4`,
+    rule: `${digest('diff_id')} AND typeof(packed) = 'blob' AND length(packed) % 8 = 4`,
   },
   trees: { key: 'diff_id', rule: `${digest('diff_id')} AND ${text('name')} AND ${text('boot')}` },
 } as const satisfies Record<string, { readonly key: string; readonly rule: string }>

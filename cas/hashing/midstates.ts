@@ -5,15 +5,24 @@
  * What a tar is made of up to some place is known by a fingerprint: a chain of SHA-256 over its operations, literal bytes and digests of contents. So two
  * tars with one fingerprint have the same bytes, as surely as two contents with one digest.
  *
- * Packed: for each place 32 bytes of fingerprint, 32 of the digest's state.
+ * Packed: for each place 32 bytes of fingerprint, 32 of the digest's state, 8 for where it is in the tar (a number as float64).
  */
 import { createHash, type Hash } from 'node:crypto'
 import { STATE_BYTES, SHA256_BLOCK } from './sha256.ts'
 
 const FINGERPRINT_BYTES = 32
-const RECORD = FINGERPRINT_BYTES + STATE_BYTES
+const BYTES_AT = FINGERPRINT_BYTES + STATE_BYTES
+const RECORD = BYTES_AT + 8
 /** Less is hashed in 2 ms. */
 const STEP = 4 * 1024 * 1024
+
+/** A place in a tar. */
+export interface Midstate {
+  readonly fingerprint: Uint8Array
+  readonly state: Uint8Array
+  /** Of the tar up to here. */
+  readonly bytes: number
+}
 
 /** Of several layers, by fingerprint. */
 export class Midstates {
@@ -23,7 +32,7 @@ export class Midstates {
     const bytes = Buffer.from(packed.buffer, packed.byteOffset, packed.length)
     for (let at = 0; at < bytes.length; at += RECORD) {
       const fingerprint = bytes.toString('latin1', at, at + FINGERPRINT_BYTES)
-      this.#states.set(fingerprint, bytes.subarray(at + FINGERPRINT_BYTES, at + RECORD))
+      this.#states.set(fingerprint, bytes.subarray(at + FINGERPRINT_BYTES, at + BYTES_AT))
     }
   }
 
@@ -46,6 +55,14 @@ export class Fingerprint {
   #bytes = 0
   #next = STEP
 
+  /** From the beginning, or on from a place. */
+  constructor(from?: Midstate) {
+    if (from === undefined) return
+    this.#hash.update(from.fingerprint)
+    this.#bytes = from.bytes
+    this.#next = stepAfter(from.bytes)
+  }
+
   /** Of the tar so far. */
   get bytes(): number {
     return this.#bytes
@@ -64,7 +81,7 @@ export class Fingerprint {
     this.#frame(kind, length, digest)
     this.#bytes += length
     if (this.#bytes < this.#next || this.#bytes % SHA256_BLOCK !== 0) return undefined
-    this.#next = (Math.floor(this.#bytes / STEP) + 1) * STEP
+    this.#next = stepAfter(this.#bytes)
     this.#flush()
     const fingerprint = this.#hash.digest()
     this.#hash = createHash('sha256').update(fingerprint)
@@ -97,6 +114,34 @@ export class Fingerprint {
   }
 }
 
-export function packMidstate(fingerprint: Buffer, state: Buffer): Buffer {
-  return Buffer.concat([fingerprint, state])
+function stepAfter(bytes: number): number {
+  return (Math.floor(bytes / STEP) + 1) * STEP
+}
+
+export function packMidstate({ fingerprint, state, bytes }: Midstate): Buffer {
+  const record = Buffer.alloc(RECORD)
+  record.set(fingerprint)
+  record.set(state, FINGERPRINT_BYTES)
+  record.writeDoubleLE(bytes, BYTES_AT)
+  return record
+}
+
+/** Of one layer: those up to `end` in its tar, packed, and the last of them. */
+export function midstatesUpTo(
+  packed: Uint8Array,
+  end: number,
+): { readonly packed: Uint8Array; readonly last: Midstate } | undefined {
+  const bytes = Buffer.from(packed.buffer, packed.byteOffset, packed.length)
+  let length = 0
+  while (length < bytes.length && bytes.readDoubleLE(length + BYTES_AT) <= end) length += RECORD
+  if (length === 0) return undefined
+  const last = bytes.subarray(length - RECORD, length)
+  return {
+    packed: bytes.subarray(0, length),
+    last: {
+      fingerprint: last.subarray(0, FINGERPRINT_BYTES),
+      state: last.subarray(FINGERPRINT_BYTES, BYTES_AT),
+      bytes: last.readDoubleLE(BYTES_AT),
+    },
+  }
 }

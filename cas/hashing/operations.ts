@@ -8,7 +8,7 @@
 import { createHash, type Hash } from 'node:crypto'
 import { damagedContent, MOST_AHEAD, type AheadReader, type ContentReader } from '../contents/reader.ts'
 import { DIGEST_BYTES, type Location } from '../contents/list.ts'
-import { Fingerprint, Midstates, packMidstate } from './midstates.ts'
+import { Fingerprint, Midstates, packMidstate, type Midstate } from './midstates.ts'
 import { canContinue, createSha256, type Sha256 } from './sha256.ts'
 
 const LITERAL = 0
@@ -122,7 +122,7 @@ export class OperationHash {
   #coming: AheadReader | undefined
   #written: AheadReader | undefined
   #part: Buffer | undefined
-  readonly #fingerprint: Fingerprint | undefined
+  #fingerprint: Fingerprint | undefined
   readonly #known: Midstates | undefined
   /** The same as `#hash`. */
   #continued: Sha256 | undefined
@@ -140,6 +140,13 @@ export class OperationHash {
     this.#known = new Midstates(known)
     this.#hash = this.#continued = createSha256()
     if (known.length > 0) this.#pending = []
+  }
+
+  /** Before anything of the tar came, and only where `canContinue`: what comes is what follows on this place. */
+  continueFrom(place: Midstate): void {
+    this.#fingerprint = new Fingerprint(place)
+    this.#hash = this.#continued = createSha256(place)
+    this.#pending = undefined
   }
 
   /** Packed. */
@@ -192,7 +199,8 @@ export class OperationHash {
       this.#hash = this.#continued = createSha256({ state, bytes: this.#fingerprint?.bytes ?? 0 })
     }
     const here = state ?? this.#continued?.state()
-    if (here !== undefined) this.#midstates.push(packMidstate(fingerprint, here))
+    const bytes = this.#fingerprint?.bytes ?? 0
+    if (here !== undefined) this.#midstates.push(packMidstate({ fingerprint, state: here, bytes }))
   }
 
   #take(part: Part): void {

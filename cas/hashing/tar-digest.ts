@@ -4,7 +4,9 @@
  */
 import type { ContentReader } from '../contents/reader.ts'
 import type { ContentWriter } from '../contents/types.ts'
+import type { Midstate } from './midstates.ts'
 import { OperationHash, OperationWriter } from './operations.ts'
+import { canContinue } from './sha256.ts'
 import type { DigestedTar, HashThread, TarJob } from './thread.ts'
 
 export interface DigestOptions {
@@ -37,9 +39,23 @@ export class TarDigest implements Disposable {
   /** Contents that are verified ahead. */
   readonly #ahead = new Set<number>()
   #midstates: Uint8Array = new Uint8Array(0)
+  /** Where it goes on from: nothing of the tar that is before it comes here. */
+  #from: { readonly place: Midstate; readonly midstates: Uint8Array } | undefined
 
   constructor(options: DigestOptions) {
     this.#options = options
+  }
+
+  /**
+   * Before anything of the tar: what comes is what follows on this place. False when no digest can be continued here.
+   * @param midstates packed, up to the place
+   */
+  continueFrom(place: Midstate, midstates: Uint8Array): boolean {
+    if (!canContinue()) return false
+    this.#from = { place, midstates }
+    this.#job?.continueFrom(place)
+    this.#hash?.continueFrom(place)
+    return true
   }
 
   literal(bytes: Uint8Array): void {
@@ -82,8 +98,9 @@ export class TarDigest implements Disposable {
     this.#writer.flush()
     if (this.#job !== undefined) return this.#settle(this.#job.end())
     for (const batch of this.#batches) this.#update(batch)
-    this.#hash ??= new OperationHash(this.#options.reader())
-    return this.#hash.digest()
+    const hash = this.#own()
+    this.#keep(hash.midstates)
+    return hash.digest()
   }
 
   /** Packed; none of a small tar. When `end` has told the digest. */
@@ -93,8 +110,12 @@ export class TarDigest implements Disposable {
 
   async #settle(digested: Promise<DigestedTar>): Promise<string> {
     const { sha256, midstates } = await digested
-    this.#midstates = midstates
+    this.#keep(midstates)
     return sha256
+  }
+
+  #keep(midstates: Uint8Array): void {
+    this.#midstates = Buffer.concat([this.#from?.midstates ?? new Uint8Array(0), midstates])
   }
 
   [Symbol.dispose](): void {
@@ -112,13 +133,24 @@ export class TarDigest implements Disposable {
     }
     this.#batches.push(batch)
     if (this.#bytes < SMALL) return
-    this.#job ??= thread().tar(this.#options.known())
+    if (this.#job === undefined) {
+      this.#job = thread().tar(this.#from === undefined ? this.#options.known() : new Uint8Array(0))
+      if (this.#from !== undefined) this.#job.continueFrom(this.#from.place)
+    }
     for (const one of this.#batches) this.#job.send(one)
     this.#batches = []
   }
 
   #update(batch: Uint8Array<ArrayBuffer>): void {
-    this.#hash ??= new OperationHash(this.#options.reader())
-    this.#hash.update(batch)
+    this.#own().update(batch)
+  }
+
+  /** Of a tar that needs no thread. */
+  #own(): OperationHash {
+    if (this.#hash === undefined) {
+      this.#hash = new OperationHash(this.#options.reader())
+      if (this.#from !== undefined) this.#hash.continueFrom(this.#from.place)
+    }
+    return this.#hash
   }
 }

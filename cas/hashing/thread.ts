@@ -5,11 +5,12 @@ import type { MessagePort, Worker } from 'node:worker_threads'
 import { TbuildError } from '../../errors.ts'
 import type { StorePaths } from '../store/paths.ts'
 import type { DigestedFiles, FileBatch } from './files.ts'
+import type { Midstate } from './midstates.ts'
 
 type Bytes = Uint8Array<ArrayBuffer>
 
 /**
- * To the thread. Of a tar: more of it (`batch`; with the first what is known of others' beginnings), its end, or that nobody wants to know. Of files: which, and
+ * To the thread. Of a tar: more of it (`batch`), its end, or that nobody wants to know; with the first what is known of others' beginnings. Of files: which, and
  * where to read them to.
  */
 export type Request = TarRequest | FilesRequest
@@ -17,6 +18,8 @@ export interface TarRequest {
   readonly tar: number
   readonly batch?: Bytes
   readonly known?: Uint8Array | undefined
+  /** Nothing of the tar came before it. */
+  readonly from?: Midstate
   readonly isDropped?: boolean
 }
 export interface FilesRequest {
@@ -65,6 +68,8 @@ export const ALIVE = 1
 export const DEAD = 2
 
 export interface TarJob extends Disposable {
+  /** What comes is what follows on this place. */
+  continueFrom(place: Midstate): void
   /** Takes the batch away. Waits when the thread is far behind. */
   send(batch: Bytes): void
   /** Throws what the thread met, e.g. `STORE_CORRUPT`. */
@@ -167,12 +172,16 @@ export function createHashThread(paths: StorePaths): HashThread {
       const tar = ++numbers
       let ended = false
       let isBegun = false
+      const postFirst = (request: TarRequest, bytes?: Bytes): void => {
+        post(isBegun ? request : { ...request, known }, bytes)
+        isBegun = true
+      }
       return {
+        continueFrom: (from) => postFirst({ tar, from }),
         send: (batch) => {
           if (!waitUntil(TARS_DONE, (count) => sent - count < MOST_TAR_BATCHES)) throw errorOf(undefined)
           sent++
-          post({ tar, batch, known: isBegun ? undefined : known }, batch)
-          isBegun = true
+          postFirst({ tar, batch }, batch)
         },
         end: () => {
           ended = true

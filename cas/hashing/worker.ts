@@ -37,9 +37,13 @@ parentPort?.on('message', (request: Request) => {
   else takeTar(request)
 })
 
-function takeTar({ tar: number, batch, known, isDropped }: TarRequest): void {
+function takeTar({ tar: number, batch, known, from, isDropped }: TarRequest): void {
   const tar = tars.get(number) ?? beginTar(known)
   tars.set(number, tar)
+  if (from !== undefined) {
+    tar.hash.continueFrom(from)
+    return
+  }
   if (batch !== undefined) {
     tar.error ??= attempt(() => tar.hash.update(batch))
     tell(TARS_DONE)

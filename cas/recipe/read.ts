@@ -11,12 +11,15 @@ export type Operation =
   | { readonly kind: 'run' | 'keep'; readonly digest: Buffer; readonly length: number }
   | { readonly kind: 'zeros'; readonly length: number }
 
-interface Block {
+/** Whole, as its checksum says; what is packed in it has not been looked at. */
+export interface RecipeBlock {
+  /** As it stands in the file, and parts of it. */
+  readonly bytes: Buffer
+  readonly digests: Buffer
+  readonly packed: Buffer
   /** Of the operations and the literals when unpacked. */
   readonly operationBytes: number
   readonly literalBytes: number
-  readonly digests: Buffer
-  readonly packed: Buffer
 }
 
 /** A literal of 1 MiB and what else a block holds; more is no block of ours. */
@@ -42,10 +45,17 @@ export function* recipeDigests(path: string): Generator<Buffer, void, undefined>
   })
 }
 
+/** Block by block. Each stays as it is. */
+export function* recipeBlocks(path: string): Generator<RecipeBlock, void, undefined> {
+  yield* eachBlock(path, function* (block) {
+    yield block
+  })
+}
+
 /** Returns the tar's length that the end block names. */
 function* eachBlock<T>(
   path: string,
-  visit: (block: Block) => Generator<T, void, undefined>,
+  visit: (block: RecipeBlock) => Generator<T, void, undefined>,
 ): Generator<T, number, undefined> {
   const fd = open(path)
   try {
@@ -57,16 +67,19 @@ function* eachBlock<T>(
         if (!head.equals(NOTHING)) throw corrupt(path)
         break
       }
-      const [runs, operationBytes, literalBytes] = [
-        head.readUInt32LE(4),
-        head.readUInt32LE(8),
-        head.readUInt32LE(12),
-      ]
-      if (Math.max(packedBytes, runs * DIGEST, operationBytes, literalBytes) > MOST_BYTES) throw corrupt(path)
-      const digests = read(path, fd, runs * DIGEST)
-      const packed = read(path, fd, packedBytes)
-      if (crc32(packed, crc32(digests)) !== head.readUInt32LE(16)) throw corrupt(path)
-      yield* visit({ operationBytes, literalBytes, digests, packed })
+      const digestBytes = head.readUInt32LE(4) * DIGEST
+      const sizes = [packedBytes, digestBytes, head.readUInt32LE(8), head.readUInt32LE(12)]
+      if (Math.max(...sizes) > MOST_BYTES) throw corrupt(path)
+      const bytes = Buffer.concat([head, read(path, fd, digestBytes + packedBytes)])
+      if (crc32(bytes.subarray(BLOCK_HEADER)) !== head.readUInt32LE(16)) throw corrupt(path)
+      const packedAt = BLOCK_HEADER + digestBytes
+      yield* visit({
+        bytes,
+        digests: bytes.subarray(BLOCK_HEADER, packedAt),
+        packed: bytes.subarray(packedAt),
+        operationBytes: head.readUInt32LE(8),
+        literalBytes: head.readUInt32LE(12),
+      })
     }
     const length = Number(read(path, fd, 8).readBigUInt64LE())
     if (readSync(fd, Buffer.alloc(1), 0, 1, null) > 0) throw corrupt(path)
@@ -76,7 +89,8 @@ function* eachBlock<T>(
   }
 }
 
-function* operationsOf(path: string, block: Block): Generator<Operation, void, undefined> {
+/** What a block says. */
+export function* operationsOf(path: string, block: RecipeBlock): Generator<Operation, void, undefined> {
   const { operationBytes, literalBytes, digests } = block
   const unpacked = unpack(path, block.packed, operationBytes + literalBytes)
   let literalAt = operationBytes

@@ -3,16 +3,21 @@ import { closeSync, fsync, openSync, writeSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { constants, crc32, zstdCompress, zstdCompressSync } from 'node:zlib'
 import { BLOCK_HEADER, DIGEST, KEEP, LITERAL, MAGIC, PART, RUN, ZEROS, type OperationKind } from './format.ts'
+import type { RecipeBlock } from './read.ts'
 
 export interface RecipeWriter extends Disposable {
   readonly path: string
   /** Bytes of the tar so far. */
   readonly tarBytes: number
+  /** Where in the tar each block of the recipe begins; of all of them when it is finished. */
+  readonly starts: readonly number[]
   literal(bytes: Uint8Array): void
   /** `digest` is copied. */
   run(digest: Uint8Array, length: number): void
   zeros(length: number): void
   keep(digest: Uint8Array, length: number): void
+  /** A block of another recipe, as it stands there; it stands for so many bytes of the tar. */
+  copy(block: RecipeBlock, tarBytes: number): void
   /** The file is complete, and durable when it resolves. */
   finish(): Promise<void>
 }
@@ -44,6 +49,10 @@ export function createRecipe(path: string): RecipeWriter {
   /** Literal bytes that have no operation yet. */
   let pending = 0
   let tarBytes = 0
+  const starts: number[] = []
+  /** Of the tar: where the present block begins, and what its operations say so far. */
+  let blockStart = 0
+  let blockEnd = 0
   /** Blocks are written in their order. */
   let written: Promise<void> | undefined
   let unwritten = 0
@@ -54,6 +63,7 @@ export function createRecipe(path: string): RecipeWriter {
   write(MAGIC)
 
   const put = (kind: OperationKind, length: number): void => {
+    if (kind !== KEEP) blockEnd += length
     let value = length * 4 + kind
     while (value >= 128) {
       operations[operationBytes++] = (value % 128) + 128
@@ -79,10 +89,17 @@ export function createRecipe(path: string): RecipeWriter {
     operationBytes = 0
     literalBytes = 0
     runs = 0
+    endBlock()
     const isSmall = plain.length < ALONE || unwritten === MOST_PENDING
-    const packed = isSmall ? zstdCompressSync(plain, PACKING) : packLater(plain, block)
-    if (packed instanceof Buffer && unwritten === 0) writeBlock(head, digestPart, packed)
-    else writeLater(head, digestPart, packed)
+    add(
+      isSmall
+        ? wholeBlock(head, digestPart, zstdCompressSync(plain, PACKING))
+        : packLater(plain, block).then((packed) => wholeBlock(head, digestPart, packed)),
+    )
+  }
+  const endBlock = (): void => {
+    starts.push(blockStart)
+    blockStart = blockEnd
   }
   const packLater = async (plain: Buffer, its: Buffer<ArrayBuffer>): Promise<Buffer> => {
     block = spare.pop() ?? Buffer.allocUnsafeSlow(its.length)
@@ -90,19 +107,18 @@ export function createRecipe(path: string): RecipeWriter {
     spare.push(its)
     return packed
   }
-  const writeBlock = (head: Buffer, digestPart: Buffer, packed: Buffer): void => {
-    head.writeUInt32LE(packed.length, 0)
-    head.writeUInt32LE(crc32(packed, crc32(digestPart)), 16)
-    write(Buffer.concat([head, digestPart, packed]))
-  }
-  const writeLater = (head: Buffer, digestPart: Buffer, packed: Buffer | Promise<Buffer>): void => {
+  const add = (bytes: Buffer | Promise<Buffer>): void => {
+    if (bytes instanceof Buffer && unwritten === 0) {
+      write(bytes)
+      return
+    }
     const before = written
     unwritten++
     written = (async () => {
-      const bytes = await packed
+      const whole = await bytes
       await before
       // Disposed meanwhile, its number may be another file's by now.
-      if (fd !== undefined) writeBlock(head, digestPart, bytes)
+      if (fd !== undefined) write(whole)
       unwritten--
     })()
     // Told by `finish`.
@@ -127,6 +143,7 @@ export function createRecipe(path: string): RecipeWriter {
     get tarBytes() {
       return tarBytes
     },
+    starts,
     literal: (bytes) => {
       for (let at = 0; at < bytes.length;) {
         if (literalBytes === PART) flush()
@@ -152,6 +169,13 @@ export function createRecipe(path: string): RecipeWriter {
       operation(KEEP, length)
       addDigest(digest)
     },
+    copy: (copied, length) => {
+      flush()
+      blockEnd += length
+      tarBytes += length
+      endBlock()
+      add(copied.bytes)
+    },
     finish: async () => {
       if (fd === undefined) return
       flush()
@@ -168,6 +192,12 @@ export function createRecipe(path: string): RecipeWriter {
       fd = undefined
     },
   }
+}
+
+function wholeBlock(head: Buffer, digests: Buffer, packed: Buffer): Buffer {
+  head.writeUInt32LE(packed.length, 0)
+  head.writeUInt32LE(crc32(packed, crc32(digests)), 16)
+  return Buffer.concat([head, digests, packed])
 }
 
 function enlarged(buffer: Buffer, least: number): Buffer<ArrayBuffer> {

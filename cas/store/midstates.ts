@@ -7,6 +7,8 @@ import type { DiffId } from '../oci.ts'
 import type { Database } from './database.ts'
 
 const CRC_BYTES = 4
+/** A crc32 that begins so: earlier rows, which had another form, are none. */
+const FORM = 2
 /** The latest: what a new layer begins like is likely to be among them. */
 const MOST_LAYERS = 64
 
@@ -16,16 +18,22 @@ export function readMidstates(db: Database): Uint8Array {
   return Buffer.concat(rows.flatMap(({ packed }) => (packed instanceof Uint8Array ? whole(packed) : [])))
 }
 
+/** Of this one. */
+export function midstatesOf(db: Database, diffId: DiffId): Uint8Array {
+  const packed = db.get('SELECT packed FROM midstates WHERE diff_id = ?', diffId)?.['packed']
+  return Buffer.concat(packed instanceof Uint8Array ? whole(packed) : [])
+}
+
 /** Inside a transaction. */
 export function recordMidstates(db: Database, diffId: DiffId, packed: Uint8Array): void {
   if (packed.length === 0) return
   const crc = Buffer.alloc(CRC_BYTES)
-  crc.writeUInt32LE(crc32(packed))
+  crc.writeUInt32LE(crc32(packed, FORM))
   db.run('INSERT OR REPLACE INTO midstates VALUES (?, ?)', diffId, Buffer.concat([packed, crc]))
 }
 
 function whole(bytes: Uint8Array): Uint8Array[] {
   const packed = bytes.subarray(0, -CRC_BYTES)
   const crc = new DataView(bytes.buffer, bytes.byteOffset + packed.length)
-  return crc.byteLength >= CRC_BYTES && crc.getUint32(0, true) === crc32(packed) ? [packed] : []
+  return crc.byteLength >= CRC_BYTES && crc.getUint32(0, true) === crc32(packed, FORM) ? [packed] : []
 }
