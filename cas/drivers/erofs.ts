@@ -3,7 +3,7 @@
  * 0.3 ms. Each image is mounted once on the machine, as far as processes live at the same time: they share the descriptor, and with it the page cache.
  */
 import { randomBytes } from 'node:crypto'
-import { closeSync, fsync, openSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, fsync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { TbuildError } from '../../errors.ts'
@@ -11,6 +11,7 @@ import { isErrno, mountErofs } from '../../linux/index.ts'
 import { BLOCK } from '../contents/reader.ts'
 import type { ContentList } from '../contents/list.ts'
 import { createSegmentWriter } from '../contents/segments.ts'
+import { editErofs } from '../erofs/edit.ts'
 import { writeErofs } from '../erofs/image.ts'
 import type { LayerTree } from '../layer/tree.ts'
 import type { DiffId } from '../oci.ts'
@@ -18,10 +19,11 @@ import { corrupt } from '../store/blobs.ts'
 import type { StoreContext } from '../store/context.ts'
 import { enterEpoch } from '../store/epoch.ts'
 import { segmentPath } from '../store/paths.ts'
+import { splitTime } from '../tar/number.ts'
 import { mergeLayers } from './merge-layers.ts'
 import { uuidOf } from './place-image.ts'
 import { createMountRegister } from './shared-mounts.ts'
-import type { Driver, IndexImage, Use } from './types.ts'
+import type { Driver, IndexImage, RevisedName, Use } from './types.ts'
 
 const fsyncLater = promisify(fsync)
 
@@ -83,6 +85,10 @@ export function createErofsDriver(context: StoreContext, rebuild: (diffId: DiffI
     name: 'erofs',
     contentWriter: () => createSegmentWriter(paths, db),
     index: (tree, contents) => writeImage(context, tree, contents),
+    revisedIndex: async (former, names, contents) => {
+      const stored = find(former)
+      return stored && (await reviseImage(context, stored, names, contents))
+    },
     lower: async (diffId, use) => {
       for (;;) {
         const { name, segments } = await imageOf(diffId)
@@ -121,19 +127,59 @@ async function writeImage(
   contents: ContentList,
 ): Promise<IndexImage> {
   const uuid = randomBytes(16)
-  const path = context.workPath('image')
   const { segments, ...layout } = layoutOf(contents)
+  const path = await writeFile(context, (sink) => void writeErofs(tree, { uuid, ...layout, sink }))
+  return { path, uuid, segments }
+}
+
+async function reviseImage(
+  context: StoreContext,
+  stored: Stored,
+  names: readonly RevisedName[],
+  contents: ContentList,
+): Promise<IndexImage | undefined> {
+  let image: Buffer
+  try {
+    image = readFileSync(join(context.paths.layers, stored.name))
+  } catch (error) {
+    // Compaction has taken it away after it had put another in its place.
+    if (isErrno(error, 'ENOENT')) return undefined
+    throw error
+  }
+  const segments = [...stored.segments]
+  const deviceOf = (segment: number): number => segments.indexOf(segment) + 1 || segments.push(segment)
+  const edits = names.map(({ path, mtimeNs, contents: its }) => ({
+    path,
+    mtime: splitTime(mtimeNs),
+    ...(its && {
+      contents: {
+        size: its.size,
+        device: deviceOf(contents.segment(its.content)),
+        block: contents.block(its.content),
+      },
+    }),
+  }))
+  const uuid = randomBytes(16)
+  if (!editErofs(image, { uuid, devices: segments.length, edits })) return undefined
+  return { path: await writeFile(context, (sink) => sink(image)), uuid, segments }
+}
+
+/** A file of the work directory; durable. */
+async function writeFile(
+  context: StoreContext,
+  write: (sink: (chunk: Buffer) => void) => void,
+): Promise<string> {
+  const path = context.workPath('image')
   const fd = openSync(path, 'wx', 0o600)
   try {
-    const sink = (chunk: Buffer): void => {
+    write((chunk) => {
       for (let at = 0; at < chunk.length;) at += writeSync(fd, chunk, at, chunk.length - at)
-    }
-    writeErofs(tree, { uuid, ...layout, sink })
+    })
     await fsyncLater(fd)
   } finally {
     closeSync(fd)
   }
-  return { path, uuid, segments }
+  return path
 }
 
 /** The devices that an image over these contents has. */

@@ -25,11 +25,29 @@ export interface IndexImage {
   readonly segments: readonly number[]
 }
 
+/** A file or directory of a layer that has another time than in an older one, or other contents. */
+export interface RevisedName {
+  /** A byte string, without a `/` at either end. */
+  readonly path: string
+  readonly mtimeNs: bigint
+  /** Of a file: its number, and bytes. */
+  readonly contents?: { readonly content: number; readonly size: number }
+}
+
 export interface Driver extends Disposable {
   readonly name: DriverName
   contentWriter(): ContentWriter
   /** After the contents' locations are final. `undefined`: this driver needs none. */
   index(tree: LayerTree, contents: ContentList): Promise<IndexImage | undefined>
+  /**
+   * The same of a layer that is a stored one but for these names, made from that one's. `undefined` where that cannot be done: one is made when the layer is first
+   * mounted.
+   */
+  revisedIndex?(
+    former: DiffId,
+    names: readonly RevisedName[],
+    contents: ContentList,
+  ): Promise<IndexImage | undefined>
   /** A stored layer as a directory in overlayfs form; the descriptor is the driver's. The caller holds a lease on the layer. */
   lower(diffId: DiffId, use: Use): Promise<number>
   /** A directory that holds data of the lowers' files, for overlayfs alone (`OverlaySpec.data`); the descriptor is the driver's. */

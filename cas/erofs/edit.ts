@@ -4,7 +4,7 @@
  */
 import type { SplitTime } from '../tar/number.ts'
 import { bitsToCover, chunkFormat, chunkTableBytes, putIndex } from './chunks.ts'
-import { BLOCK, CHUNK_BASED, CHUNK_INDEX, FLAT_INLINE, INODE, roundUp, SLOT } from './format.ts'
+import { BLOCK, CHUNK_BASED, CHUNK_INDEX, FLAT_INLINE, INODE, MOST_BLOCKS, roundUp, SLOT } from './format.ts'
 import { putSize, putTime, readInode } from './inode.ts'
 import { decodeSuperblock, encodeSuperblock, superblockEnd } from './superblock.ts'
 
@@ -18,20 +18,27 @@ export interface ImageEdit {
 
 export interface ImageEdits {
   readonly uuid: Buffer
-  /** Those that the image has, and more behind them. A device has at least as many blocks as the image says. */
-  readonly devices: readonly { readonly blocks: number }[]
+  /** How many: those that the image has, and maybe more. Each is as long as what is named of it. */
+  readonly devices: number
   readonly edits: readonly ImageEdit[]
 }
 
 /**
- * Over `image`, which is then what `writeErofs` would have made of the changed tree with these devices. `false`, and the image is of no use any more: it is not one of
+ * Over `image`, which is then what `writeErofs` would have made of the changed tree. `false`, and the image is of no use any more: it is not one of
  * ours; there are more devices than its table has room for; a name is not there, is a file of several names or pieces, or is of another type.
  */
 export function editErofs(image: Buffer, { uuid, devices, edits }: ImageEdits): boolean {
   const superblock = decodeSuperblock(image)
-  if (superblock === undefined) return false
-  if (roomFor(devices.length) !== roomFor(superblock.devices.length)) return false
-  encodeSuperblock({ ...superblock, uuid, devices }).copy(image)
+  if (superblock === undefined || roomFor(devices) !== roomFor(superblock.devices.length)) return false
+  const lengths = Array.from({ length: devices }, (_, i) => superblock.devices[i]?.blocks ?? 0)
+  for (const { contents } of edits) {
+    if (contents === undefined) continue
+    const { size, device, block } = contents
+    const end = block + Math.ceil(size / BLOCK)
+    if (end > MOST_BLOCKS) return false
+    lengths[device - 1] = Math.max(lengths[device - 1] ?? 0, end)
+  }
+  encodeSuperblock({ ...superblock, uuid, devices: lengths.map((blocks) => ({ blocks })) }).copy(image)
   const view = new DataView(image.buffer, image.byteOffset, image.length)
   const find = createLookup(image, view, superblock)
   for (const { path, mtime, contents } of edits) {

@@ -3,14 +3,15 @@ import { closeSync, fsync, openSync, writeSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { constants, crc32, zstdCompress, zstdCompressSync } from 'node:zlib'
 import { BLOCK_HEADER, DIGEST, KEEP, LITERAL, MAGIC, PART, RUN, ZEROS, type OperationKind } from './format.ts'
+import { outlineOf, type Outline } from './outline.ts'
 import type { RecipeBlock } from './read.ts'
 
 export interface RecipeWriter extends Disposable {
   readonly path: string
   /** Bytes of the tar so far. */
   readonly tarBytes: number
-  /** Where in the tar each block of the recipe begins; of all of them when it is finished. */
-  readonly starts: readonly number[]
+  /** When it is finished. */
+  readonly outline: Outline
   literal(bytes: Uint8Array): void
   /** `digest` is copied. */
   run(digest: Uint8Array, length: number): void
@@ -49,8 +50,10 @@ export function createRecipe(path: string): RecipeWriter {
   /** Literal bytes that have no operation yet. */
   let pending = 0
   let tarBytes = 0
+  /** Of each block: where it begins in the tar, and its head. */
   const starts: number[] = []
-  /** Of the tar: where the present block begins, and what its operations say so far. */
+  const heads: Buffer[] = []
+  /** The present block, in the tar. */
   let blockStart = 0
   let blockEnd = 0
   /** Blocks are written in their order. */
@@ -107,9 +110,13 @@ export function createRecipe(path: string): RecipeWriter {
     spare.push(its)
     return packed
   }
+  const writeBlock = (bytes: Buffer): void => {
+    heads.push(bytes.subarray(0, BLOCK_HEADER))
+    write(bytes)
+  }
   const add = (bytes: Buffer | Promise<Buffer>): void => {
     if (bytes instanceof Buffer && unwritten === 0) {
-      write(bytes)
+      writeBlock(bytes)
       return
     }
     const before = written
@@ -118,7 +125,7 @@ export function createRecipe(path: string): RecipeWriter {
       const whole = await bytes
       await before
       // Disposed meanwhile, its number may be another file's by now.
-      if (fd !== undefined) write(whole)
+      if (fd !== undefined) writeBlock(whole)
       unwritten--
     })()
     // Told by `finish`.
@@ -143,7 +150,9 @@ export function createRecipe(path: string): RecipeWriter {
     get tarBytes() {
       return tarBytes
     },
-    starts,
+    get outline() {
+      return outlineOf(starts, heads)
+    },
     literal: (bytes) => {
       for (let at = 0; at < bytes.length;) {
         if (literalBytes === PART) flush()

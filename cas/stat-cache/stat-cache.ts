@@ -13,12 +13,12 @@
  * File: a magic line, records of 84 bytes, a crc32 of the records. A record: device, inode, size (8 each, little-endian), mtime, ctime (seconds 8,
  * nanoseconds 4), flags (4), sha256.
  */
-import { closeSync, fstatSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, rmSync } from 'node:fs'
 import { hash, randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import { crc32 } from 'node:zlib'
-import { isErrno, type Stat } from '../../linux/index.ts'
+import type { Stat } from '../../linux/index.ts'
 import type { StatCache } from '../store/types.ts'
+import { readNote, writeNote } from './note.ts'
 
 const EMPTY = Buffer.alloc(0)
 const MAGIC = Buffer.from('tbuild stat 2\n\0\0')
@@ -76,7 +76,7 @@ export function openStatCache(directory: string, context: string): StatCache {
         if (used[at / RECORD] === 1 || unused++ < most) kept.push(all.subarray(at, at + RECORD))
       }
       const records = Buffer.concat([...kept, ...fresh])
-      write(directory, path, records)
+      writeNote(path, MAGIC, [records])
       known = index(records)
       fresh.length = 0
       used = new Uint8Array(known.count)
@@ -163,40 +163,8 @@ function putNumber(at: number, value: number): void {
 
 /** The records; none when the file is missing or not whole. */
 function load(path: string): Buffer {
-  let bytes: Buffer
-  try {
-    bytes = readFileSync(path)
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) return EMPTY
-    throw error
-  }
-  const records = bytes.subarray(MAGIC.length, -4)
-  const isWhole =
-    bytes.length >= MAGIC.length + 4 &&
-    bytes.subarray(0, MAGIC.length).equals(MAGIC) &&
-    records.length % RECORD === 0 &&
-    crc32(records) === bytes.readUInt32LE(bytes.length - 4)
-  return isWhole ? records : EMPTY
-}
-
-/** Not synced: what is lost is only made anew, and what is torn is told by its checksum. */
-function write(directory: string, path: string, records: Buffer): void {
-  const temporary = join(directory, `.${randomBytes(8).toString('hex')}`)
-  const end = Buffer.alloc(4)
-  end.writeUInt32LE(crc32(records))
-  const fd = openSync(temporary, 'wx', 0o600)
-  try {
-    const bytes = Buffer.concat([MAGIC, records, end])
-    for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at)
-  } catch (error) {
-    rmSync(temporary, { force: true })
-    // No room for a cache is no reason to fail.
-    if (!isErrno(error, 'ENOSPC', 'EDQUOT', 'EFBIG')) throw error
-    return
-  } finally {
-    closeSync(fd)
-  }
-  renameSync(temporary, path)
+  const records = readNote(path, MAGIC) ?? EMPTY
+  return records.length % RECORD === 0 ? records : EMPTY
 }
 
 /** What the kernel's clock would give a file that is written now. */

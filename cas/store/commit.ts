@@ -42,7 +42,7 @@ export function createCommitter(
 
   /** Whether it is in the index after it. */
   const record = ({ one: { layer }, diffId, image }: Prepared): boolean => {
-    const { size, applied, contents, recipe } = layer
+    const { size, root, contents, recipe } = layer
     context.hold([diffId])
     const now = Date.now()
     if (isStored(diffId)) {
@@ -56,8 +56,8 @@ export function createCommitter(
       'INSERT INTO layers VALUES (?, ?, NULL, ?, ?, ?, ?)',
       diffId,
       size,
-      Number(applied.opaqueRoot),
-      Number(applied.hasRoot),
+      Number(root.opaqueRoot),
+      Number(root.hasRoot),
       now,
       now,
     )
@@ -84,7 +84,7 @@ export function createCommitter(
     if (typeof diffId === 'string' && isStored(diffId))
       return { one, diffId, wasStored: true, image: undefined }
     layer.contents.resolve()
-    const [, image] = await whole([makeDurable(layer), driver().index(layer.tree, layer.contents.list)])
+    const [, image] = await whole([makeDurable(layer), layer.index(driver())])
     return { one, diffId: await diffId, wasStored: false, image }
   }
 
@@ -118,7 +118,7 @@ export function createCommitter(
       }
       for (const { one, diffId } of recorded) {
         one.layer.contents.confirm()
-        one.resolve({ diffId, size: one.layer.size })
+        one.resolve({ diffId, size: one.layer.size, outline: one.layer.recipe.outline })
       }
       rest = prepared.filter((one) => !recorded.includes(one)).map(({ one }) => one)
     }

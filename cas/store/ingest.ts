@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto'
 import { readSync } from 'node:fs'
 import type { ContentWriter } from '../contents/types.ts'
+import type { Driver, IndexImage } from '../drivers/types.ts'
 import { HOLE, isZero } from '../hashing/files.ts'
 import type { TarDigest } from '../hashing/tar-digest.ts'
 import { createApplier, type AppliedLayer } from '../layer/apply.ts'
@@ -23,8 +24,9 @@ export interface IncomingLayer {
   readonly midstates?: () => Uint8Array
   /** Of the tar, in bytes. */
   readonly size: number
-  readonly tree: LayerTree
-  readonly applied: AppliedLayer
+  readonly root: Pick<AppliedLayer, 'opaqueRoot' | 'hasRoot'>
+  /** What the driver mounts. After the contents' locations are final. */
+  readonly index: (driver: Driver) => Promise<IndexImage | undefined>
   readonly contents: ContentWriter
   /** Under a temporary name. */
   readonly recipe: RecipeWriter
@@ -38,6 +40,8 @@ export interface TarIngest {
 
 /** Takes a layer of our own making, entry by entry. */
 export interface EntryIngest extends LayerSink {
+  /** Returns where in the tar its header begins. */
+  entry(entry: TarOutputEntry): number
   data(chunk: Uint8Array): void
   /** The whole of a file; false when the store does not have it. */
   stored(digest: Uint8Array): boolean
@@ -107,19 +111,17 @@ export function startEntryIngest(parts: IngestParts, digest: TarDigest): EntryIn
   const end = (): IncomingLayer => {
     endEntry()
     layer.zeros(END.length)
-    const ended = digest.end()
-    const diffId = typeof ended === 'string' ? diffIdOf(ended) : ended.then(diffIdOf)
-    // Told to whoever commits the layer, later.
-    if (typeof diffId !== 'string') diffId.catch(() => {})
-    return { ...layer.finish(), diffId, midstates: () => digest.midstates }
+    return { ...endDigest(digest), ...layer.finish() }
   }
   return {
     entry: (entry) => {
       endEntry()
+      const start = layer.bytes
       layer.literal(encodeHeader(entry))
       layer.entry(entry)
       name = entry.path
       size = entry.type === 'file' ? entry.size : 0
+      return start
     },
     data: (bytes) => {
       layer.data(bytes, take(bytes.length))
@@ -142,6 +144,15 @@ export function startEntryIngest(parts: IngestParts, digest: TarDigest): EntryIn
     },
     end,
   }
+}
+
+/** When all of the tar is in it. */
+export function endDigest(digest: TarDigest): Pick<IncomingLayer, 'diffId' | 'midstates'> {
+  const ended = digest.end()
+  const diffId = typeof ended === 'string' ? diffIdOf(ended) : ended.then(diffIdOf)
+  // Told to whoever commits the layer, later.
+  if (typeof diffId !== 'string') diffId.catch(() => {})
+  return { diffId, midstates: () => digest.midstates }
 }
 
 const PART = 1024 * 1024
@@ -292,8 +303,8 @@ class Incoming {
     this.#endRun()
     return {
       size: this.#recipe.tarBytes,
-      tree: this.#tree,
-      applied: this.#applier.finish(),
+      root: this.#applier.finish(),
+      index: (driver) => driver.index(this.#tree, this.#contents.list),
       contents: this.#contents,
       recipe: this.#recipe,
     }

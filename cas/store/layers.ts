@@ -29,6 +29,7 @@ import {
 import { createIntake, IntakeState } from './intake.ts'
 import { streamLayer } from './layer-tar.ts'
 import { mountStack, mountUpper, stackOf, type LayerDirectory, type Upper } from './roots.ts'
+import { planRevision, writeRevision } from './revise.ts'
 import { createTurns } from './turns.ts'
 import type { Layer, LayerStore, LayerWriter, Root, StoredLayer, WritableRoot } from './types.ts'
 
@@ -314,6 +315,22 @@ export function createLayerStore(
       })
       return new LayerState(inBackground(whole.stored()))
     },
+    revise: async (former, revisions, { intake, signal }) => {
+      const isPossible =
+        intake instanceof IntakeState &&
+        driver().revisedIndex !== undefined &&
+        revisions.every(({ contents }) => contents === undefined || intake.has(contents.digest))
+      if (!isPossible) return undefined
+      const plan = ifSound(() => {
+        hold(former.diffId)
+        return planRevision(context, former, revisions, intake.contents)
+      })
+      if (plan === undefined) return undefined
+      const { stored } = await begin(intake, (parts, own) =>
+        writeRevision(plan, parts, own.use(intake.digest), createTurns(signal)),
+      )
+      return { layer: new LayerState(inBackground(stored())), shifts: plan.shifts }
+    },
     mount,
     mountWritable,
     tar: (diffId) => {
@@ -342,6 +359,16 @@ function layerWriter(entries: EntryIngest, signal: AbortSignal | undefined): Lay
     zeros: (length) => entries.zeros(length),
     stored: (digest) => entries.stored(digest),
     breathe: createTurns(signal),
+  }
+}
+
+/** What is damaged, or gone, is of no use. */
+function ifSound<T>(work: () => T): T | undefined {
+  try {
+    return work()
+  } catch (error) {
+    if (error instanceof TbuildError) return undefined
+    throw error
   }
 }
 

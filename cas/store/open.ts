@@ -14,6 +14,7 @@ import { sweepDeadLeases } from './lease.ts'
 import { convertLegacy } from './legacy.ts'
 import { storePaths, type StorePaths } from './paths.ts'
 import { keptSequence, namesSequence } from './names.ts'
+import { openNotes } from '../stat-cache/note.ts'
 import { openStatCache } from '../stat-cache/stat-cache.ts'
 import { syncDirectory } from './spool.ts'
 import { createStepCache } from './steps.ts'
@@ -68,6 +69,7 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
     ledger: async () => (await import('../ledger/index.ts')).createLedger(context, images),
     steps: createStepCache(context, usage),
     statCache: (directory) => openStatCache(paths.contexts, directory),
+    notes: openNotes(paths.contexts),
     cacheMount: async (request) =>
       (await import('../cache-mounts/cache-mounts.ts')).openCacheMount(context, request),
     lease: () => context.lease(),

@@ -19,7 +19,7 @@ export interface StorePaths {
   readonly objects: string
   /** Layers as directories to mount, where the driver has no better. Made anew from the recipes when they are missing. */
   readonly trees: string
-  /** Digests of files of build contexts. */
+  /** What is remembered of build contexts: digests of their files, and what was copied of them. */
   readonly contexts: string
   /** Directories of RUN --mount=type=cache. */
   readonly cacheMounts: string

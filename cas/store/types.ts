@@ -18,6 +18,28 @@ export interface StoredLayer {
   readonly diffId: DiffId
   /** Of the uncompressed tar, in bytes. */
   readonly size: number
+  /** Of one that came in just now, for `revise`; packed. */
+  readonly outline?: Uint8Array
+}
+
+/** A layer that others may be made of. */
+export interface FormerLayer {
+  readonly diffId: DiffId
+  readonly outline: Uint8Array
+}
+
+/** What differs in one entry: the time, and the contents of a file, neither of which may be empty. */
+export interface Revision {
+  /** Where in the former layer's tar its header begins. */
+  readonly start: number
+  readonly mtimeNs: bigint
+  readonly contents?: { readonly digest: Uint8Array; readonly size: number }
+}
+
+export interface RevisedLayer {
+  readonly layer: Layer
+  /** By how many bytes each revision has moved what comes after it. */
+  readonly shifts: readonly number[]
 }
 
 /** A layer that is in the store, or on its way into it. */
@@ -46,8 +68,8 @@ export interface WritableRoot extends Root {
 
 /** Writes one layer, entry by entry, in the order that a tar of the canonical form has: see `cas/tar/pack.ts`. */
 export interface LayerWriter {
-  /** Begin an entry; of a file, `size` bytes of contents must follow. */
-  entry(entry: TarOutputEntry): void
+  /** Begin an entry; of a file, `size` bytes of contents must follow. Returns where in the tar its header begins. */
+  entry(entry: TarOutputEntry): number
   data(chunk: Uint8Array): void
   /** Contents from `fd`, `length` bytes at `offset`. Throws `TAR_FILE_CHANGED` when there are fewer. */
   dataFrom(fd: number, offset: number, length: number): void
@@ -108,6 +130,17 @@ export interface LayerStore {
     fill: (writer: LayerWriter) => Promise<void>,
     options?: IngestOptions & { readonly intake?: Intake | undefined },
   ): Promise<Layer>
+  /**
+   * A layer of our own making that differs from a former one only so, in much less time than to write it: the same bytes as `write` would give. `undefined` where it must
+   * be written: the former one is not there any more, or not as its outline says; contents are not in the store or the intake, or have holes; a file has several
+   * names. The intake is used up only when there is a layer.
+   * @param revisions in the order of the tar
+   */
+  revise(
+    former: FormerLayer,
+    revisions: readonly Revision[],
+    options: IngestOptions & { readonly intake: Intake },
+  ): Promise<RevisedLayer | undefined>
   /** Bottom layer first; none is an empty directory. Holds a lease on each layer until disposed. */
   mount(layers: readonly Layer[]): Promise<Root>
   /** For a `container`, which may live long, each file is in the page cache once, at the price of slower cold reads. */
@@ -297,6 +330,13 @@ export interface StatCache {
   save(): void
 }
 
+/** Bytes by a key, for whoever makes something of a build context that may be of use to the next build. They may be gone at any time. */
+export interface Notes {
+  /** What was written, whole. */
+  read(key: string): Buffer | undefined
+  write(key: string, parts: readonly Uint8Array[]): void
+}
+
 export interface Store extends AsyncDisposable {
   readonly path: string
   readonly blobs: BlobStore
@@ -307,6 +347,7 @@ export interface Store extends AsyncDisposable {
   ledger(): Promise<Ledger>
   /** @param context absolute path of the directory */
   statCache(context: string): StatCache
+  readonly notes: Notes
   cacheMount(request: CacheMountRequest): Promise<CacheMount>
   /** This process's lease: a name, and the descriptor whose lock holds it (to be inherited by what must keep it). */
   lease(): { readonly scope: string; readonly fd: number }

@@ -1,0 +1,30 @@
+/**
+ * Where in its tar each block of a recipe begins, which no block says, for whoever wants to copy some of them. Packed: the sha256 of the blocks' heads, by which it is
+ * told whether a recipe is the one that this is of, then a number for each as float64, little-endian.
+ */
+import { hash } from 'node:crypto'
+import { BLOCK_HEADER, DIGEST } from './format.ts'
+import type { RecipeBlock } from './read.ts'
+
+/** Packed. */
+export type Outline = Uint8Array
+
+export function outlineOf(starts: readonly number[], heads: readonly Uint8Array[]): Outline {
+  const packed = Buffer.alloc(DIGEST + starts.length * 8)
+  packed.set(identityOf(heads))
+  for (const [i, start] of starts.entries()) packed.writeDoubleLE(start, DIGEST + i * 8)
+  return packed
+}
+
+/** Where they begin, when it is the outline of these blocks. */
+export function startsOf(outline: Outline, blocks: readonly RecipeBlock[]): number[] | undefined {
+  const packed = Buffer.from(outline.buffer, outline.byteOffset, outline.length)
+  const heads = blocks.map(({ bytes }) => bytes.subarray(0, BLOCK_HEADER))
+  const isOfThese =
+    packed.length === DIGEST + blocks.length * 8 && packed.subarray(0, DIGEST).equals(identityOf(heads))
+  return isOfThese ? blocks.map((_, i) => packed.readDoubleLE(DIGEST + i * 8)) : undefined
+}
+
+function identityOf(heads: readonly Uint8Array[]): Buffer {
+  return hash('sha256', Buffer.concat(heads), 'buffer')
+}
