@@ -25,6 +25,8 @@ export class Found implements SeenFile {
   children: readonly Found[] = []
   /** Of a file that was digested. */
   known: KnownFile | undefined = undefined
+  /** Where the layer's tar says what it is, or only at what time, when it does. */
+  start: number | undefined = undefined
 
   constructor(tree: Tree, path: string, name: string, type: TarEntryType, stats: Stat) {
     this.tree = tree

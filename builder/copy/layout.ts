@@ -69,6 +69,8 @@ interface Planned {
   inode: string | undefined
   /** Whose attributes and contents it has, or these. */
   readonly from: Found | Uint8Array | undefined
+  /** Whose time, where that is another's. */
+  timeOf: Found | undefined
 }
 
 /** One COPY, for what is planned of its source. */
@@ -170,7 +172,10 @@ export function createLayout(
   const touch = (path: string): void => {
     const node = nodeAt(path)
     node.entry ??= existing(parent, path)
-    if (node.entry !== undefined) node.entry.mtimeNs = nowNs
+    if (node.entry !== undefined) {
+      node.entry.mtimeNs = nowNs
+      node.entry.timeOf = undefined
+    }
   }
   /** `there`: what `lookup` found. */
   const put = (path: string, entry: Planned, there: Planned | undefined): void => {
@@ -191,6 +196,7 @@ export function createLayout(
     minor: 0,
     inode: undefined,
     from: undefined,
+    timeOf: undefined,
   })
 
   const makeDirectory = (path: string, owner?: Owner): string => {
@@ -311,7 +317,10 @@ export function createLayout(
       touch(into)
       const top = nodeAt(into).entry
       // The root of a tree is nobody's file: its time says nothing.
-      if (top !== undefined && source.path !== '') top.mtimeNs = found.stats.mtimeNs
+      if (top !== undefined && source.path !== '') {
+        top.mtimeNs = found.stats.mtimeNs
+        top.timeOf = found
+      }
     },
     copyBytes: (bytes, name, destination, options) => {
       const mode = options.mode?.(0o644, false) ?? 0o644
@@ -331,7 +340,8 @@ export function createLayout(
         checkName(path, entry)
         const first = entry.inode === undefined ? undefined : links.get(entry.inode)
         if (entry.inode !== undefined && first === undefined) links.set(entry.inode, path)
-        writer.entry(outputOf(entry, path, first, clamp ? nowNs : undefined))
+        const start = writer.entry(outputOf(entry, path, first, clamp ? nowNs : undefined))
+        if (entry.timeOf !== undefined) entry.timeOf.start = start
         if (entry.type !== 'file' || first !== undefined || entry.from === undefined) return undefined
         if (entry.from instanceof Uint8Array) writer.data(entry.from)
         else if (!storedOf(entry.from, writer)) return writeContents(entry.from, writer)
@@ -407,6 +417,7 @@ function plan(found: Found): Planned {
     minor: stats.minor,
     inode: undefined,
     from: found,
+    timeOf: found,
   }
 }
 

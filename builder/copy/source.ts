@@ -10,6 +10,7 @@ import {
   type Tree,
 } from '../../cas/index.ts'
 import { find, relativeTo, walk, type Excludes, type Found } from './found.ts'
+import type { Walked } from './listing.ts'
 
 const PART = 1024 * 1024
 const TURN_MS = 20
@@ -56,8 +57,8 @@ export interface DigestOptions {
 /** What a COPY takes. */
 export interface SourceDigest {
   readonly digest: string
-  /** By the source: what is there, all of it. */
-  readonly found: readonly (Found | undefined)[]
+  /** By the source: what is there, all of it, a directory before what is in it. */
+  readonly walked: readonly Walked[]
 }
 
 /**
@@ -76,7 +77,7 @@ export async function digestSources(
     options.signal?.throwIfAborted()
     last = performance.now()
   }
-  const walked: { readonly name: string; readonly all: readonly Found[] }[] = []
+  const walked: Walked[] = []
   for (const { tree, path, name } of sources) {
     const all: Found[] = []
     walked.push({ name, all })
@@ -101,7 +102,7 @@ export async function digestSources(
     for (const found of all) {
       if (found.known !== undefined && isTaken(found.known))
         options.statCache?.remember(found.stats, found.known)
-      lines += `${line(found, relativeTo(top, found.path), options.owners, inodes)}\n`
+      lines += `${lineOf(found, relativeTo(top, found.path), options.owners, inodes)}\n`
       if (lines.length < LINES) continue
       hash.update(lines)
       lines = ''
@@ -109,7 +110,7 @@ export async function digestSources(
     }
   }
   hash.update(lines)
-  return { digest: `sha256:${hash.digest('hex')}`, found: walked.map(({ all }) => all[0]) }
+  return { digest: `sha256:${hash.digest('hex')}`, walked }
 }
 
 /** To see whether one is new, files are read one by one. */
@@ -134,11 +135,17 @@ function isTaken(file: KnownFile): file is Taken {
   return 'isNew' in file
 }
 
-function line(found: Found, relative: string, owners: boolean, inodes: Map<string, number>): string {
+/** With nothing but what most files have. */
+export function isUsual({ known, stats }: Found): boolean {
+  return known?.isPlain === true && stats.nlink === 1
+}
+
+/** `inodes`: those of several names that came before. */
+export function lineOf(found: Found, relative: string, owners: boolean, inodes: Map<string, number>): string {
   const { tree, path, type, stats, known } = found
   // Of the top directory only what is in it is copied.
   if (relative === '' && type === 'directory') return 'directory'
-  if (known?.isPlain === true && stats.nlink === 1) {
+  if (known !== undefined && isUsual(found)) {
     // As below; most files are such.
     const owner = owners ? `${stats.uid},${stats.gid},` : ''
     return `["file",${JSON.stringify(relative)},${stats.mode},${owner}${stats.size},"${known.digest.toString('hex')}"]`

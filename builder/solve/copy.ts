@@ -1,5 +1,6 @@
 /** COPY, ADD and WORKDIR: the layers they make. Loaded when one runs. */
 import { closeSync, constants, openSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { resolveUser } from '../../runtime/index.ts'
 import { bytesOf, openTree, type Intake, type Layer } from '../../cas/index.ts'
 import { createLayout, type CopyOptions, type Layout, type Owner } from '../copy/layout.ts'
@@ -7,10 +8,55 @@ import { parseMode } from '../copy/mode.ts'
 import { unpackArchive } from '../copy/unpack.ts'
 import type { CopyStep, WorkdirStep } from '../plan/types.ts'
 import type { SolveContext } from './context.ts'
-import { excludesOf, type Sources } from './sources.ts'
+import { Former, LEAST_ENTRIES } from './former.ts'
+import { excludesOf, ownersOf, type Sources } from './sources.ts'
 
-/** On top of `layers`. */
+/**
+ * On top of `layers`.
+ * @param place of the instruction; `undefined`: what was copied before does not matter
+ * @param background what goes on after it
+ */
 export async function runCopy(
+  context: SolveContext,
+  step: CopyStep,
+  layers: readonly Layer[],
+  sources: Sources,
+  place: string | undefined,
+  background: (work: Promise<unknown>) => void,
+): Promise<Layer> {
+  const former = place === undefined ? undefined : formerOf(context, step, layers, sources, place, background)
+  if (former !== undefined) {
+    sources.intake ??= context.store.layers.intake()
+    const revised = await former.revise(sources.intake, context.signal)
+    if (revised !== undefined) return revised
+  }
+  const layer = await writeCopy(context, step, layers, sources)
+  former?.written(layer)
+  return layer
+}
+
+/** Where there is much, of a context that is built from again. */
+function formerOf(
+  context: SolveContext,
+  step: CopyStep,
+  parents: readonly Layer[],
+  { digested }: Sources,
+  place: string,
+  background: (work: Promise<unknown>) => void,
+): Former | undefined {
+  const { store, request, nowNs } = context
+  const { source } = step
+  const walked = digested?.walked ?? []
+  const isWorthIt = walked.reduce((sum, { all }) => sum + all.length, 0) >= LEAST_ENTRIES
+  if (!isWorthIt || source.kind !== 'context' || step.remotes.size > 0 || step.unpack) return undefined
+  if (context.statCache(source.directory) === undefined) return undefined
+  const directory = resolve(source.directory?.directory ?? request.context)
+  const latest = request.sourceDateEpoch === undefined ? undefined : nowNs
+  const copied = { walked, owners: ownersOf(step), parents, latest }
+  return new Former(store, `${directory}\0${place}`, copied, background)
+}
+
+async function writeCopy(
   context: SolveContext,
   step: CopyStep,
   layers: readonly Layer[],
@@ -30,7 +76,7 @@ export async function runCopy(
       const unpack = selected.isRemote === true ? step.unpackRemote : step.unpack
       const archive = unpack ? await unpackArchive(context.store, selected) : undefined
       if (archive === undefined) {
-        layout.copy({ ...selected, found: sources.digested?.found[index] }, destination, options)
+        layout.copy({ ...selected, found: sources.digested?.walked[index]?.all[0] }, destination, options)
         continue
       }
       const fd = openSync(archive, constants.O_RDONLY | constants.O_DIRECTORY)

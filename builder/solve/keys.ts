@@ -119,6 +119,11 @@ export function copyComponents(
   ]
 }
 
+/** What stays the same of a COPY from build to build, whatever it copies, and onto what. */
+export function placeComponents(step: CopyStep, stage: string, index: number): readonly Component[] {
+  return copyComponents(step, '' as StepKey, undefined, ['place', `${index} of ${stage}`])
+}
+
 /** As text, to be read by people; what is no text by its digest, under another name so that it cannot be taken for a text. */
 function contentComponent(name: string, prefix: string, content: Uint8Array): Component {
   const bytes = Buffer.from(content.buffer, content.byteOffset, content.byteLength)

@@ -58,7 +58,7 @@ async function write(
   const layout = createLayout(tree, { nowNs, clamp: false })
   const options = { owner: source.kind === 'context' ? { uid: 0, gid: 0 } : undefined }
   for (const [index, one] of selected.entries())
-    lay(layout, { ...one, found: digested?.found[index] }, options)
+    lay(layout, { ...one, found: digested?.walked[index]?.all[0] }, options)
   return await store.layers.write((writer) => layout.write(writer), { signal, intake })
 }
 

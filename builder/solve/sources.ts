@@ -103,7 +103,7 @@ function select(
 
 export async function digestOf(context: SolveContext, step: Taking, sources: Sources): Promise<string> {
   sources.digested ??= await digestSources(sources.selected, {
-    owners: step.source.kind !== 'context' && step.chown === undefined,
+    owners: ownersOf(step),
     excludes: excludesOf(step),
     signal: context.signal,
     intake: () => (sources.intake ??= context.store.layers.intake()),
@@ -113,6 +113,11 @@ export async function digestOf(context: SolveContext, step: Taking, sources: Sou
         : undefined,
   })
   return sources.digested.digest
+}
+
+/** Does the copy keep the owners that the files have? */
+export function ownersOf(step: Taking): boolean {
+  return step.source.kind !== 'context' && step.chown === undefined
 }
 
 function directoryOf({ source }: Taking): ContextDirectory | undefined {

@@ -16,6 +16,7 @@ import {
   copyComponents,
   execComponents,
   keyOf,
+  placeComponents,
   workdirComponents,
 } from './keys.ts'
 import type { MountInput } from './mounts.ts'
@@ -276,7 +277,8 @@ export function createStageRun(
     await checkContents(step, index, sources)
     // Without the cache nobody has asked for the key yet; it will be wanted.
     if (step.source.kind === 'context') await digestOf(context, step, sources)
-    return await runCopy(context, step, layers, sources)
+    const place = plan.noCache ? undefined : keyOf(placeComponents(step, plan.label, index))
+    return await runCopy(context, step, layers, sources, place, background)
   }
   const executeExec = async (step: ExecStep, index: number, shown: StepProgress): Promise<Layer> => {
     const inputs = new Map<Taking, MountInput>()

@@ -264,10 +264,6 @@ test('a former layer whose recipe is damaged, or that has no image, or has anoth
   const all: Planned[] = [one(randomBytes(1000)), { ...one(randomBytes(1000)), entry: entryOf('file', 'y') }]
   const known = randomBytes(700)
   const contents = { digest: hash('sha256', known, 'buffer'), size: known.length }
-  const recipes = (): string[] =>
-    readdirSync(storePaths(root).layers).flatMap((name) =>
-      name.endsWith('.recipe') ? [join(storePaths(root).layers, name)] : [],
-    )
   let former: FormerLayer
   {
     await using store = await openStore(root, { driver: 'erofs' })
@@ -285,10 +281,11 @@ test('a former layer whose recipe is damaged, or that has no image, or has anoth
     await using mounted = await store.layers.mount([revised?.layer ?? layer])
     expect(readFileSync(`/proc/self/fd/${mounted.fd}/x`)).toEqual(known)
   }
-  for (const recipe of recipes()) {
-    const bytes = readFileSync(recipe)
+  const { layers } = storePaths(root)
+  for (const recipe of readdirSync(layers).filter((name) => name.endsWith('.recipe'))) {
+    const bytes = readFileSync(join(layers, recipe))
     bytes[60] = (bytes[60] ?? 0) ^ 1
-    writeFileSync(recipe, bytes)
+    writeFileSync(join(layers, recipe), bytes)
   }
   for (const driver of ['erofs', 'copy'] as const) {
     await using store = await openStore(root, { driver })
