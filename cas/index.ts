@@ -78,6 +78,8 @@ export {
   type Leftover,
   type ProblemCode,
 } from './fsck/index.ts'
+export { knownFile } from './store/types.ts'
+export { createTurns } from './store/turns.ts'
 export { openStore, type OpenStoreOptions } from './store/open.ts'
 export { DRIVER_NAMES, type DriverName } from './drivers/types.ts'
 export {

@@ -10,6 +10,8 @@ import {
   type Tree,
 } from '../../cas/index.ts'
 
+export const noXattrs: ReadonlyMap<string, Buffer> = new Map()
+
 /** Is this path, relative to the source, left out? */
 export type Excludes = (path: string, isDirectory: boolean) => boolean
 
@@ -38,6 +40,11 @@ export class Found implements SeenFile {
 
   get root(): number {
     return this.tree.root
+  }
+
+  /** Those that a layer keeps. */
+  get xattrs(): ReadonlyMap<string, Buffer> {
+    return this.known?.isPlain === true ? noXattrs : this.tree.xattrs(this.path)
   }
 
   /** Throws `SOURCE_CHANGED`. */

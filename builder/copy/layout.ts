@@ -16,8 +16,8 @@ import {
   type TarOutputEntry,
   type Tree,
 } from '../../cas/index.ts'
-import { find, walk, type Excludes, type Found } from './found.ts'
-import { noXattrs, storedOf, writeContents, xattrsOf } from './source.ts'
+import { find, noXattrs, walk, type Excludes, type Found } from './found.ts'
+import { storedOf, writeContents } from './source.ts'
 
 export interface Owner {
   readonly uid: number
@@ -441,7 +441,7 @@ function outputOf(
     mtimeNs,
     major,
     minor,
-    xattrs: isFirst && from !== undefined && !(from instanceof Uint8Array) ? xattrsOf(from) : noXattrs,
+    xattrs: isFirst && from !== undefined && !(from instanceof Uint8Array) ? from.xattrs : noXattrs,
   }
 }
 

@@ -1,117 +1,184 @@
 /**
- * All that a COPY takes, packed, so that it can be compared with what the last one took, and what differs be told entry by entry. Two listings that are equal make
- * equal layers of equal parents.
+ * All that a COPY takes, packed: its digest is the cache key's, and compared with what the last COPY took, it tells entry by entry what differs. Modification times are
+ * beside it: they are in the layer, but a fresh checkout of the same files is the same to the cache.
  */
-import { createHash } from 'node:crypto'
+import { createHash, type Hash } from 'node:crypto'
 import type { TarEntryType } from '../../cas/index.ts'
-import type { Found } from './found.ts'
-import { isUsual, lineOf } from './source.ts'
+import { relativeTo, type Found } from './found.ts'
 
-/** One source, as the destination has it, and what was found of it: a directory before what is in it. */
+/** One source, as its destination calls it, and what was found of it: a directory before what is in it. */
 export interface Walked {
   readonly name: string
   readonly all: readonly Found[]
 }
 
 /**
- * An entry: type and mode, uid, gid, how many names a directory has; and what may differ of a usual file, or of a directory: mtime (seconds twice, nanoseconds),
- * size (twice), sha256. Words of 4 bytes, little-endian.
+ * An entry: type and mode, uid, gid, how many names a directory has; then what may be other contents of the same file: size (low, high) and sha256. In words of 4 bytes. With
+ * the names, in an order in which each directory comes before what is in it, these say what tree it is.
  */
-const FIXED = 4
-const MTIME = 4
-const SIZE = 7
-const DIGEST = 9
-const WORDS = 17
+const CHILDREN = 3
+const SIZE = 4
+const DIGEST = 6
+const WORDS = 14
 const RECORD = WORDS * 4
+const FIXED = SIZE * 4
+/** Seconds (low, high), nanoseconds. */
+const TIME_WORDS = 3
+const TIME = TIME_WORDS * 4
+/** It has nothing but what most files have; all else of others is in a digest of its own. */
 const USUAL = 1 << 16
+const TYPE_BITS = 12
 const TYPES: readonly TarEntryType[] = ['file', 'directory', 'symlink', 'char', 'block', 'fifo']
-const TYPE_AT = 12
 const TWO_32 = 2 ** 32
-/** Records that are compared at a time. */
+/** That many are compared at a time, before each is. */
 const AT_ONCE = 1024
 
 export class Listing {
-  readonly count: number
+  readonly entries: number
   readonly #records: Buffer
-  /** All names, and a digest of all that only few entries have: attributes, targets of links, several names. */
+  readonly #times: Buffer
+  /** Digest of what is unusual, then names. */
   readonly #rest: Buffer
 
-  private constructor(records: Buffer, rest: Buffer) {
-    this.count = records.length / RECORD
+  constructor(records: Buffer, times: Buffer, rest: Buffer) {
+    this.entries = times.length / TIME
     this.#records = records
+    this.#times = times
     this.#rest = rest
   }
 
-  static of(walked: readonly Walked[], owners: boolean): Listing {
-    const count = walked.reduce((sum, { all }) => sum + all.length, 0)
-    const words = new Uint32Array(count * WORDS)
-    const records = Buffer.from(words.buffer)
-    const unusual = createHash('sha256')
-    const inodes = new Map<string, number>()
-    let names = ''
-    let at = 0
-    for (const { name, all } of walked) {
-      names += `${name.length} ${name} ${all.length}\n`
-      for (const found of all) {
-        names += `${found.name}/`
-        encode(words, at, found)
-        if (isUsual(found)) records.set(found.known?.digest ?? NOTHING, (at + DIGEST) * 4)
-        else unusual.update(`${lineOf(found, found.path, owners, inodes)}\n`)
-        at += WORDS
-      }
-    }
-    return new Listing(records, Buffer.concat([unusual.digest(), Buffer.from(names, 'latin1')]))
+  /** Of all but times. */
+  get digest(): string {
+    return `sha256:${createHash('sha256').update(this.#records).update(this.#rest).digest('hex')}`
   }
 
   get packed(): readonly Buffer[] {
-    return [this.#records, this.#rest]
+    return [this.#records, this.#times, this.#rest]
   }
 
   static unpack(entries: number, packed: Buffer): Listing {
-    return new Listing(packed.subarray(0, entries * RECORD), packed.subarray(entries * RECORD))
+    const timesAt = entries * RECORD
+    const restAt = timesAt + entries * TIME
+    return new Listing(packed.subarray(0, timesAt), packed.subarray(timesAt, restAt), packed.subarray(restAt))
   }
 
-  /** Numbers of the entries that are not as in `former`; `undefined` where more is different than a usual file's contents, and times of these and of directories. */
+  /** Numbers of the entries that differ from `former`; `undefined` where anything does but contents of usual files, and times of these and of directories. */
   differences(former: Listing): number[] | undefined {
-    if (this.count !== former.count || !this.#rest.equals(former.#rest)) return undefined
+    if (this.entries !== former.entries || !this.#rest.equals(former.#rest)) return undefined
     const different: number[] = []
-    for (let from = 0; from < this.count; from += AT_ONCE) {
-      const to = Math.min(from + AT_ONCE, this.count)
-      if (this.#isSame(former, from * RECORD, to * RECORD)) continue
-      for (let i = from; i < to; i++) {
-        if (this.#isSame(former, i * RECORD, (i + 1) * RECORD)) continue
-        if (!this.#isSame(former, i * RECORD, i * RECORD + FIXED * 4)) return undefined
-        if (!this.isUsualFile(i) && !this.isDirectory(i)) return undefined
-        different.push(i)
+    for (let from = 0; from < this.entries; from += AT_ONCE) {
+      const to = Math.min(from + AT_ONCE, this.entries)
+      if (this.#isSame(former, from, to)) continue
+      for (let entry = from; entry < to; entry++) {
+        if (this.#isSame(former, entry, entry + 1)) continue
+        if (!isEqual(this.#records, former.#records, entry * RECORD, entry * RECORD + FIXED)) return undefined
+        if (!this.#mayDiffer(entry)) return undefined
+        different.push(entry)
       }
     }
     return different
   }
 
   #isSame(former: Listing, from: number, to: number): boolean {
-    return this.#records.compare(former.#records, from, to, from, to) === 0
+    return (
+      isEqual(this.#records, former.#records, from * RECORD, to * RECORD) &&
+      isEqual(this.#times, former.#times, from * TIME, to * TIME)
+    )
   }
 
-  isUsualFile(entry: number): boolean {
-    return (this.#records.readUInt32LE(entry * RECORD) & USUAL) !== 0
-  }
-  isDirectory(entry: number): boolean {
-    return TYPES[(this.#records.readUInt32LE(entry * RECORD) >> TYPE_AT) & 0xf] === 'directory'
+  #mayDiffer(entry: number): boolean {
+    const kind = this.#records.readUInt32LE(entry * RECORD)
+    return (kind & USUAL) !== 0 || TYPES[(kind >> TYPE_BITS) & 0xf] === 'directory'
   }
 }
 
-const NOTHING = Buffer.alloc(32)
+function isEqual(a: Buffer, b: Buffer, from: number, to: number): boolean {
+  return a.compare(b, from, to, from, to) === 0
+}
 
-function encode(words: Uint32Array, at: number, found: Found): void {
-  const { type, stats, children } = found
-  words[at] = stats.mode | (TYPES.indexOf(type) << TYPE_AT) | (isUsual(found) ? USUAL : 0)
-  words[at + 1] = stats.uid
-  words[at + 2] = stats.gid
-  words[at + 3] = children.length
-  words[at + MTIME] = stats.mtimeSeconds
-  words[at + MTIME + 1] = Math.floor(stats.mtimeSeconds / TWO_32)
-  words[at + MTIME + 2] = stats.mtimeNanoseconds
-  if (type !== 'file') return
-  words[at + SIZE] = stats.size
-  words[at + SIZE + 1] = Math.floor(stats.size / TWO_32)
+export interface ListingOptions {
+  /** Of all sources. */
+  readonly entries: number
+  /** Owners count. */
+  readonly owners: boolean
+  /** A directory that is named is copied itself, not only what is in it. */
+  readonly itself: boolean
+}
+
+/** Makes a listing, source by source. */
+export class Lister {
+  readonly #options: ListingOptions
+  readonly #words: Uint32Array<ArrayBuffer>
+  readonly #records: Buffer
+  readonly #times: Uint32Array<ArrayBuffer>
+  readonly #unusual: Hash = createHash('sha256')
+  /** Of several names. */
+  readonly #inodes = new Map<string, number>()
+  #names = ''
+  #top: Found | undefined
+  #count = 0
+
+  constructor(options: ListingOptions) {
+    this.#options = options
+    this.#words = new Uint32Array(options.entries * WORDS)
+    this.#records = Buffer.from(this.#words.buffer)
+    this.#times = new Uint32Array(options.entries * TIME_WORDS)
+  }
+
+  source({ name, all }: Walked): void {
+    this.#names += `${name.length} ${name} ${all.length}\n`
+    this.#top = all[0]
+  }
+
+  /** The source's next. */
+  entry(found: Found): void {
+    const { type, stats, children, known } = found
+    const entry = this.#count++
+    const time = entry * TIME_WORDS
+    this.#times[time] = stats.mtimeSeconds
+    this.#times[time + 1] = Math.floor(stats.mtimeSeconds / TWO_32)
+    this.#times[time + 2] = stats.mtimeNanoseconds
+    const isTop = found === this.#top
+    // The source's name says what it is called.
+    if (!isTop) this.#names += `${found.name}/`
+    const words = this.#words
+    const at = entry * WORDS
+    words[at] = TYPES.indexOf(type) << TYPE_BITS
+    words[at + CHILDREN] = children.length
+    if (isTop && type === 'directory' && !this.#options.itself) return
+    const usual = known?.isPlain === true && stats.nlink === 1
+    words[at] = stats.mode | (TYPES.indexOf(type) << TYPE_BITS) | (usual ? USUAL : 0)
+    if (this.#options.owners) {
+      words[at + 1] = stats.uid
+      words[at + 2] = stats.gid
+    }
+    if (known !== undefined) {
+      words[at + SIZE] = stats.size
+      words[at + SIZE + 1] = Math.floor(stats.size / TWO_32)
+      known.copyDigest(words, at + DIGEST)
+    }
+    if (!usual) this.#unusual.update(`${this.#describe(found)}\n`)
+  }
+
+  end(): Listing {
+    const rest = Buffer.concat([this.#unusual.digest(), Buffer.from(this.#names, 'latin1')])
+    return new Listing(this.#records, Buffer.from(this.#times.buffer), rest)
+  }
+
+  /** In a form that no two have. */
+  #describe(found: Found): string {
+    const { tree, path, type, stats } = found
+    const fields: unknown[] = [type, relativeTo(this.#top?.path ?? '', path)]
+    if (type === 'symlink') fields.push(tree.readlink(path))
+    if (type === 'char' || type === 'block') fields.push(`${stats.major}:${stats.minor}`)
+    for (const [name, value] of found.xattrs) fields.push(name, value.toString('base64'))
+    if (type === 'file' && stats.nlink > 1) {
+      // Which names are one file, not which inode it is.
+      const inode = `${stats.dev}:${stats.ino}`
+      const number = this.#inodes.get(inode) ?? this.#inodes.size
+      this.#inodes.set(inode, number)
+      fields.push(`link ${number}`)
+    }
+    return JSON.stringify(fields)
+  }
 }

@@ -9,7 +9,7 @@ import { unpackArchive } from '../copy/unpack.ts'
 import type { CopyStep, WorkdirStep } from '../plan/types.ts'
 import type { SolveContext } from './context.ts'
 import { Former, LEAST_ENTRIES } from './former.ts'
-import { excludesOf, ownersOf, type Sources } from './sources.ts'
+import { excludesOf, type Sources } from './sources.ts'
 
 /**
  * On top of `layers`.
@@ -46,13 +46,12 @@ function formerOf(
 ): Former | undefined {
   const { store, request, nowNs } = context
   const { source } = step
-  const walked = digested?.walked ?? []
-  const isWorthIt = walked.reduce((sum, { all }) => sum + all.length, 0) >= LEAST_ENTRIES
-  if (!isWorthIt || source.kind !== 'context' || step.remotes.size > 0 || step.unpack) return undefined
+  if (digested === undefined || digested.listing.entries < LEAST_ENTRIES) return undefined
+  if (source.kind !== 'context' || step.remotes.size > 0 || step.unpack) return undefined
   if (context.statCache(source.directory) === undefined) return undefined
   const directory = resolve(source.directory?.directory ?? request.context)
   const latest = request.sourceDateEpoch === undefined ? undefined : nowNs
-  const copied = { walked, owners: ownersOf(step), parents, latest }
+  const copied = { ...digested, parents, latest }
   return new Former(store, `${directory}\0${place}`, copied, background)
 }
 

@@ -13,8 +13,7 @@ const MOST_CHANGED = 1 / 8
 
 export interface Copied {
   readonly walked: readonly Walked[]
-  /** The layer has the owners that the files have. */
-  readonly owners: boolean
+  readonly listing: Listing
   readonly parents: readonly Layer[]
   /** Later times became this one; nanoseconds. */
   readonly latest: bigint | undefined
@@ -42,7 +41,6 @@ export class Former {
   readonly #copied: Copied
   readonly #parents: readonly Layer[]
   readonly #background: (work: Promise<unknown>) => void
-  readonly #listing: Listing
 
   /**
    * @param place the same for the next build of the same instruction and context
@@ -54,13 +52,12 @@ export class Former {
     this.#place = place
     this.#copied = copied
     this.#parents = [...copied.parents]
-    this.#listing = Listing.of(copied.walked, copied.owners)
   }
 
   /** The layer, if it can be made so; the next one may then be made of it. */
   async revise(intake: Intake, signal: AbortSignal): Promise<Layer | undefined> {
     const note = await this.#note()
-    const different = note && this.#listing.differences(note.listing)
+    const different = note && this.#copied.listing.differences(note.listing)
     if (note === undefined || different === undefined) return undefined
     if (different.length > note.head.entries * MOST_CHANGED) return undefined
     const { head, starts } = note
@@ -118,7 +115,7 @@ export class Former {
         diffId,
         outline: Buffer.from(outline).toString('base64'),
       }
-      this.#store.notes.write(this.#place, pack(head, starts, this.#listing))
+      this.#store.notes.write(this.#place, pack(head, starts, this.#copied.listing))
     }
     this.#background(keep())
   }

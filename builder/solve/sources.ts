@@ -104,6 +104,7 @@ function select(
 export async function digestOf(context: SolveContext, step: Taking, sources: Sources): Promise<string> {
   sources.digested ??= await digestSources(sources.selected, {
     owners: ownersOf(step),
+    itself: step.parents,
     excludes: excludesOf(step),
     signal: context.signal,
     intake: () => (sources.intake ??= context.store.layers.intake()),
@@ -116,7 +117,7 @@ export async function digestOf(context: SolveContext, step: Taking, sources: Sou
 }
 
 /** Does the copy keep the owners that the files have? */
-export function ownersOf(step: Taking): boolean {
+function ownersOf(step: Taking): boolean {
   return step.source.kind !== 'context' && step.chown === undefined
 }
 

@@ -91,7 +91,7 @@ export function createObjectWriter(context: StoreContext): ContentWriter {
     closeSync(large.fd)
     large = undefined
   }
-  const { lookup, find } = createFinder(db, list, known)
+  const { lookup, find, lookUp } = createFinder(db, list, known)
   const keep = (digest: Buffer): number => {
     const rest = buffer.bytes.subarray(0, buffer.filled)
     const number = list.add(digest, buffer.filled + (large?.size ?? 0), { segment: 0, block: 0 })
@@ -173,6 +173,7 @@ export function createObjectWriter(context: StoreContext): ContentWriter {
       return number
     },
     find,
+    lookUp,
     isOwn: (content) => temporary.has(content),
     flush: () => {},
     reader: {

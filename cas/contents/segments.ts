@@ -96,7 +96,7 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
       buffer.filled = runStart - flushed
     }
   }
-  const { lookup, find } = createFinder(db, list, known)
+  const { lookup, find, lookUp } = createFinder(db, list, known)
   /** What is to be recorded of a segment. */
   const own = ({ written }: OpenSegment): readonly number[] =>
     theirs.size === 0 ? written : written.filter((number) => !theirs.has(number))
@@ -148,6 +148,7 @@ export function createSegmentWriter(paths: StorePaths, db: Database): ContentWri
       return keep(digest)
     },
     find,
+    lookUp,
     isOwn: (content) => {
       const { segment, block } = list.location(content)
       return segments.some(({ id, start }) => id === segment && block * BLOCK >= start)
@@ -221,6 +222,8 @@ export interface Finder {
   readonly lookup: (digest: Uint8Array) => Place | undefined
   /** Its number in the list, to which it is added when the store has it. */
   readonly find: (digest: Uint8Array) => number | undefined
+  /** Adds to the list those that the store has. */
+  readonly lookUp: (digests: Buffer) => void
 }
 
 /** `known` gets the numbers of those that were in the store. */
@@ -240,7 +243,15 @@ export function createFinder(db: Database, list: ContentList, known: number[]): 
     known.push(added)
     return added
   }
-  return { lookup, find }
+  const lookUp = (digests: Buffer): void => {
+    const missing = new Set<string>()
+    for (let at = 0; at < digests.length; at += DIGEST_BYTES) {
+      if (list.find(digests.subarray(at, at + DIGEST_BYTES)) === undefined)
+        missing.add(digests.toString('hex', at, at + DIGEST_BYTES))
+    }
+    if (missing.size > 0) for (const number of readSome(db, missing, list)) known.push(number)
+  }
+  return { lookup, find, lookUp }
 }
 
 /** Looks up one by one (8 us) until reading all at once (0.7 us each) has become the quicker way. */
@@ -275,25 +286,36 @@ const BEYOND_ALL = Buffer.alloc(DIGEST_BYTES + 1, 0xff)
  * each takes three times as long.
  */
 function readAll(db: Database, rows: number): ContentList {
-  const select = db.columns(`
-    SELECT group_concat(hex(digest) || printf('%08X%08X%016X', segment, block, size), '') FROM contents
-    WHERE digest >= ? AND digest < ?`)
+  const select = db.columns(`SELECT ${PACKED_ROWS} FROM contents WHERE digest >= ? AND digest < ?`)
   const all = new ContentList(rows)
   const parts = Math.min(256, Math.ceil(rows / ROWS_IN_PART))
   const bound = (part: number): Buffer =>
     part === parts ? BEYOND_ALL : Buffer.of(Math.ceil((part * 256) / parts))
-  for (let part = 0; part < parts; part++) {
-    const [text] = select(bound(part), bound(part + 1)) ?? []
-    const packed = Buffer.from(typeof text === 'string' ? text : '', 'hex')
-    for (let at = 0; at < packed.length; at += PACKED_ROW) {
-      const numbers = at + DIGEST_BYTES
-      all.add(packed.subarray(at, numbers), Number(packed.readBigUInt64BE(numbers + 8)), {
-        segment: packed.readUInt32BE(numbers),
-        block: packed.readUInt32BE(numbers + 4),
-      })
-    }
-  }
+  for (let part = 0; part < parts; part++) addRows(select(bound(part), bound(part + 1)), all)
   return all
+}
+
+/** Those of these digests, in hexadecimal, that are there. Their numbers in the list to which they are added. */
+function readSome(db: Database, digests: ReadonlySet<string>, list: ContentList): number[] {
+  const select = db.columns(
+    `SELECT ${PACKED_ROWS} FROM json_each(?) CROSS JOIN contents ON digest = unhex(value)`,
+  )
+  return addRows(select(JSON.stringify([...digests])), list)
+}
+
+const PACKED_ROWS = "group_concat(hex(digest) || printf('%08X%08X%016X', segment, block, size), '')"
+
+function addRows(row: readonly unknown[] | undefined, list: ContentList): number[] {
+  const text = row?.[0]
+  const packed = Buffer.from(typeof text === 'string' ? text : '', 'hex')
+  const numbers: number[] = []
+  for (let at = 0; at < packed.length; at += PACKED_ROW) {
+    const digestEnd = at + DIGEST_BYTES
+    const size = Number(packed.readBigUInt64BE(digestEnd + 8))
+    const place = { segment: packed.readUInt32BE(digestEnd), block: packed.readUInt32BE(digestEnd + 4) }
+    numbers.push(list.add(packed.subarray(at, digestEnd), size, place))
+  }
+  return numbers
 }
 
 const ROWS_AT_ONCE = 64

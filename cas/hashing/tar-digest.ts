@@ -23,6 +23,8 @@ export interface DigestOptions {
 const SMALL = 16 * 1024 * 1024
 /** So that hashing does not begin when all else is done. */
 const MOST_UNSENT = 4 * 1024 * 1024
+/** More will come: the thread may as well start. */
+const MUCH_AHEAD = 2 * 1024 * 1024
 /** It is read again for the tar, and is to be in memory then. */
 const MOST_AHEAD = 1024 ** 3
 
@@ -38,6 +40,7 @@ export class TarDigest implements Disposable {
   #batches: Uint8Array<ArrayBuffer>[] = []
   /** Contents that are verified ahead. */
   readonly #ahead = new Set<number>()
+  #aheadBytes = 0
   #midstates: Uint8Array = new Uint8Array(0)
   /** Where it goes on from: nothing of the tar that is before it comes here. */
   #from: { readonly place: Midstate; readonly midstates: Uint8Array } | undefined
@@ -83,6 +86,8 @@ export class TarDigest implements Disposable {
     if (thread === undefined || contents.isOwn(content) || this.#bytes > MOST_AHEAD) return
     const { list } = contents
     this.#ahead.add(content)
+    this.#aheadBytes += list.size(content)
+    if (this.#aheadBytes > MUCH_AHEAD) thread().begin()
     this.#writer.ahead(list.digest(content), list.size(content), list.location(content))
     this.#count(list.size(content))
   }

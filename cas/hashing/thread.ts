@@ -84,6 +84,8 @@ export interface FilesJob extends Disposable {
 }
 
 export interface HashThread extends Disposable {
+  /** Starts it, if it was not: there will be work soon. */
+  begin(): void
   /** `known`: midstates of other tars, packed. */
   tar(known: Uint8Array): TarJob
   /** Digests them; `undefined`: it has enough to do. Together they are at most `FILE_BYTES`. */
@@ -168,6 +170,7 @@ export function createHashThread(paths: StorePaths): HashThread {
   }
 
   return {
+    begin: () => void (worker ??= start()),
     tar: (known) => {
       const tar = ++numbers
       let ended = false

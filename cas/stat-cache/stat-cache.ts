@@ -17,7 +17,7 @@ import { closeSync, fstatSync, openSync, rmSync } from 'node:fs'
 import { hash, randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import type { Stat } from '../../linux/index.ts'
-import type { StatCache } from '../store/types.ts'
+import type { KnownFile, StatCache } from '../store/types.ts'
 import { readNote, writeNote } from './note.ts'
 
 const EMPTY = Buffer.alloc(0)
@@ -51,11 +51,7 @@ export function openStatCache(directory: string, context: string): StatCache {
       }
       uses += 1 - (used[at / RECORD] ?? 1)
       used[at / RECORD] = 1
-      const { records } = known
-      return {
-        digest: records.subarray(at + DIGEST_AT, at + RECORD),
-        isPlain: records[at + FLAGS_AT] === PLAIN,
-      }
+      return new Recorded(known.records, known.words, at)
     },
     remember: (stats, { digest, isPlain }) => {
       const settled = (now ?? 0n) - SETTLED_NS
@@ -71,11 +67,21 @@ export function openStatCache(directory: string, context: string): StatCache {
       if (fresh.length === 0) return
       const all = known.records
       const most = (uses + fresh.length) * MOST_UNUSED
+      const added: Buffer[] = []
+      for (const record of fresh) {
+        // In the place of what was known of the inode before, so that the order stays the one in which files are asked for.
+        const at = known.findInode(record)
+        if (at === undefined) added.push(record)
+        else {
+          all.set(record, at)
+          used[at / RECORD] = 1
+        }
+      }
       const kept: Buffer[] = []
       for (let at = 0, unused = 0; at < all.length; at += RECORD) {
         if (used[at / RECORD] === 1 || unused++ < most) kept.push(all.subarray(at, at + RECORD))
       }
-      const records = Buffer.concat([...kept, ...fresh])
+      const records = Buffer.concat([...kept, ...added])
       writeNote(path, MAGIC, [records])
       known = index(records)
       fresh.length = 0
@@ -85,52 +91,93 @@ export function openStatCache(directory: string, context: string): StatCache {
   }
 }
 
+/** Most digests are only copied. */
+class Recorded implements KnownFile {
+  readonly #records: Buffer
+  readonly #words: Uint32Array
+  readonly #at: number
+
+  constructor(records: Buffer, words: Uint32Array, at: number) {
+    this.#records = records
+    this.#words = words
+    this.#at = at
+  }
+
+  get digest(): Buffer {
+    return this.#records.subarray(this.#at + DIGEST_AT, this.#at + RECORD)
+  }
+  get isPlain(): boolean {
+    return this.#records[this.#at + FLAGS_AT] === PLAIN
+  }
+  copyDigest(into: Uint32Array, at: number): void {
+    const from = (this.#at + DIGEST_AT) / 4
+    for (let i = 0; i < DIGEST_WORDS; i++) into[at + i] = this.#words[from + i] ?? 0
+  }
+}
+
 interface Index {
   readonly records: Buffer
+  /** The same. */
+  readonly words: Uint32Array
   readonly count: number
   /** Where the record of exactly this file begins. */
   find(stats: Stat): number | undefined
+  /** Where the one of the same device and inode begins. */
+  findInode(record: Buffer): number | undefined
 }
 
 /** Of 4 bytes each: of a record, and of what tells whether a file is unchanged. */
 const WORDS = RECORD / 4
 const KEY_WORDS = FLAGS_AT / 4
 const DEVICE_AND_INODE = 4
+const DIGEST_WORDS = (RECORD - DIGEST_AT) / 4
 
-/** Files are asked for in the order in which they were remembered, but for some; for those there is a table, made when the first of them is asked for. */
+/**
+ * No two records are of one inode. Files are asked for in the order in which they were remembered, but for some; for those there is a table, made when the first of
+ * them is asked for.
+ */
 function index(records: Buffer): Index {
   const count = records.length / RECORD
   const words = new Uint32Array(records.buffer, records.byteOffset, count * WORDS)
   let next = 0
-  let lookup: (() => number | undefined) | undefined
+  let table: ((inode: Uint32Array) => number | undefined) | undefined
+  const lookup = (inode: Uint32Array): number | undefined => (table ??= createTable(words, count))(inode)
+  const isSameInode = (record: number): boolean =>
+    isSame(words, record * WORDS, wantedWords, 0, DEVICE_AND_INODE)
   return {
     records,
+    words,
     count,
     find: (stats) => {
       if (count === 0) return undefined
       encode(stats)
-      const isNext = next < count && isSame(words, next * WORDS, wantedWords, 0, KEY_WORDS)
-      const found = isNext ? next : (lookup ??= createTable(words, count))()
-      if (found !== undefined) next = found + 1
+      const found = next < count && isSameInode(next) ? next : lookup(wantedWords)
+      if (found === undefined) return undefined
+      next = found + 1
+      return isSame(words, found * WORDS, wantedWords, 0, KEY_WORDS) ? found * RECORD : undefined
+    },
+    findInode: (record) => {
+      wanted.set(record.subarray(0, wanted.length))
+      const found = lookup(wantedWords)
       return found === undefined ? undefined : found * RECORD
     },
   }
 }
 
-/** Looks up what is `wanted`. Open addressing by inode; of two records of one inode the later counts. */
-function createTable(words: Uint32Array, count: number): () => number | undefined {
+/** Looks up device and inode. Open addressing by the latter; of two records of one inode the later counts. */
+function createTable(words: Uint32Array, count: number): (inode: Uint32Array) => number | undefined {
   const mask = 2 ** Math.ceil(Math.log2(count * 2 + 2)) - 1
   const table = new Uint32Array(mask + 1)
-  /** The slot whose record begins with the same words as `key`, or the free one. */
-  const slotOf = (key: Uint32Array, from: number, length: number): number => {
-    let slot = Math.imul(key[from + 2] ?? 0, 0x9e3779b1) & mask
+  /** The slot of the record that begins with the same words, or the free one. */
+  const slotOf = (inode: Uint32Array, from: number): number => {
+    let slot = Math.imul(inode[from + 2] ?? 0, 0x9e3779b1) & mask
     for (; table[slot] !== 0; slot = (slot + 1) & mask)
-      if (isSame(words, ((table[slot] ?? 0) - 1) * WORDS, key, from, length)) break
+      if (isSame(words, ((table[slot] ?? 0) - 1) * WORDS, inode, from, DEVICE_AND_INODE)) break
     return slot
   }
-  for (let i = 0; i < count; i++) table[slotOf(words, i * WORDS, DEVICE_AND_INODE)] = i + 1
-  return () => {
-    const found = table[slotOf(wantedWords, 0, KEY_WORDS)] ?? 0
+  for (let i = 0; i < count; i++) table[slotOf(words, i * WORDS)] = i + 1
+  return (inode) => {
+    const found = table[slotOf(inode, 0)] ?? 0
     return found === 0 ? undefined : found - 1
   }
 }

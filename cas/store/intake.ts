@@ -22,7 +22,7 @@ import { tarError } from '../tar/entry.ts'
 import type { Database } from './database.ts'
 import { enterEpoch } from './epoch.ts'
 import type { StorePaths } from './paths.ts'
-import type { Intake, SeenFile, Taken } from './types.ts'
+import { knownFile, type Intake, type SeenFile, type Taken } from './types.ts'
 
 /** Larger ones are taken alone, part by part. */
 const SMALL = 128 * 1024
@@ -30,6 +30,8 @@ const SMALL = 128 * 1024
 const BATCH_FILES = 48
 /** What one thread takes in the time in which another starts. */
 const ALONE = 8 * 1024 * 1024
+/** Are looked up at once. */
+const MOST_EXPECTED = 256
 
 let block: Buffer | undefined
 let ownBuffer: Uint8Array | undefined
@@ -57,6 +59,9 @@ class Waiting implements Taken {
   }
   get isNew(): boolean {
     return this.#taken.isNew
+  }
+  copyDigest(into: Uint32Array, at: number): void {
+    this.#taken.copyDigest(into, at)
   }
 
   end(outcome: Taken | Failed): void {
@@ -89,6 +94,9 @@ export class IntakeState implements Intake {
   /** With the thread, oldest first. */
   #batches: Batch[] = []
   #taken = 0
+  /** Digests that were expected and not looked up. */
+  readonly #expected = Buffer.alloc(MOST_EXPECTED * DIGEST_BYTES)
+  #expectations = 0
 
   constructor(epoch: Disposable, contents: ContentWriter, digest: TarDigest, thread: () => HashThread) {
     this.#epoch = epoch
@@ -139,6 +147,7 @@ export class IntakeState implements Intake {
   }
 
   #settle(): void {
+    if (this.#expectations > 0) this.#verifyAhead()
     if (this.#files.length > 0) this.#endBatch()
     while (this.#batches.length > 0) this.#endJob()
   }
@@ -156,7 +165,7 @@ export class IntakeState implements Intake {
         const isNew =
           (outcome & HAS_HOLES) !== 0 ||
           this.contents.isOwn(this.contents.put(digest, buffer.subarray(at, at + size)))
-        waiting.end({ digest, isPlain, isNew })
+        waiting.end({ ...knownFile(digest, isPlain), isNew })
       }
       at += size
     }
@@ -175,7 +184,8 @@ export class IntakeState implements Intake {
     const fd = file.open()
     try {
       const isPlain = readAttributes(fd, 'trusted.overlay.').layer.size === 0
-      return { isPlain, ...this.#takeFrom(fd, file.stats.size) }
+      const { digest, isNew } = this.#takeFrom(fd, file.stats.size)
+      return { ...knownFile(digest, isPlain), isNew }
     } finally {
       closeSync(fd)
     }
@@ -205,8 +215,18 @@ export class IntakeState implements Intake {
   }
 
   expect(digest: Uint8Array): void {
-    const content = this.contents.find(digest)
-    if (content !== undefined) this.digest.ahead(content)
+    this.#expected.set(digest, this.#expectations++ * DIGEST_BYTES)
+    if (this.#expectations === MOST_EXPECTED) this.#verifyAhead()
+  }
+
+  #verifyAhead(): void {
+    const digests = this.#expected.subarray(0, this.#expectations * DIGEST_BYTES)
+    this.contents.lookUp(digests)
+    for (let at = 0; at < digests.length; at += DIGEST_BYTES) {
+      const content = this.contents.find(digests.subarray(at, at + DIGEST_BYTES))
+      if (content !== undefined) this.digest.ahead(content)
+    }
+    this.#expectations = 0
   }
 
   has(digest: Uint8Array): boolean {

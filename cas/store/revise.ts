@@ -80,6 +80,7 @@ export function planRevision(
 }
 
 function hasAll(contents: ContentWriter, { digests }: RecipeBlock): boolean {
+  contents.lookUp(digests)
   for (let at = 0; at < digests.length; at += DIGEST)
     if (contents.find(digests.subarray(at, at + DIGEST)) === undefined) return false
   return true

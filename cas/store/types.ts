@@ -319,6 +319,18 @@ export interface KnownFile {
   readonly digest: Buffer
   /** It has no extended attributes. */
   readonly isPlain: boolean
+  /** The digest as eight words, little-endian, for which no view of it is made. */
+  copyDigest(into: Uint32Array, at: number): void
+}
+
+export function knownFile(digest: Buffer, isPlain: boolean): KnownFile {
+  return {
+    digest,
+    isPlain,
+    copyDigest: (into, at) => {
+      for (let i = 0; i < 8; i++) into[at + i] = digest.readUInt32LE(i * 4)
+    },
+  }
 }
 
 /** Digests of files of a directory that is built from: see `cas/stat-cache`. */
@@ -326,7 +338,7 @@ export interface StatCache {
   /** Of a file that is unchanged since it was remembered. A view, valid until `save`. */
   find(stats: Stat): KnownFile | undefined
   /** After `find` has not found it: `stats` as they were then, and when the file was opened to be read. */
-  remember(stats: Stat, file: KnownFile): void
+  remember(stats: Stat, file: Pick<KnownFile, 'digest' | 'isPlain'>): void
   save(): void
 }
 
