@@ -62,7 +62,6 @@ export async function digestSources(
   sources: readonly { readonly tree: Tree; readonly path: string; readonly name: string }[],
   options: DigestOptions,
 ): Promise<SourceDigest> {
-  const expect = createExpectation(options)
   const breathe = createTurns(options.signal)
   const walked: Walked[] = []
   for (const { tree, path, name } of sources) {
@@ -71,10 +70,7 @@ export async function digestSources(
     const top = find(tree, path)
     if (top === undefined) continue
     for (const found of walk(top, options.excludes)) {
-      if (found.type === 'file') {
-        found.known = lookAt(found, options)
-        expect(found.known)
-      }
+      if (found.type === 'file') found.known = lookAt(found, options)
       all.push(found)
       const turn = all.length % BETWEEN_TURNS === 0 ? breathe() : undefined
       if (turn !== undefined) await turn
@@ -94,23 +90,6 @@ export async function digestSources(
   }
   const listing = lister.end()
   return { digest: listing.digest, listing, walked }
-}
-
-/** To see whether one is new, files are read one by one. */
-const MOST_LOOKED_AT = 8
-
-/**
- * As soon as one file is new there will be a layer with those that come after it, and the store can verify what it has of them. Those before it are likely to
- * be the beginning of an older layer, which nobody needs to read.
- */
-function createExpectation({ intake }: DigestOptions): (file: KnownFile) => void {
-  let isExpected = false
-  let lookedAt = 0
-  return (file) => {
-    if (!isTaken(file)) {
-      if (isExpected) intake().expect(file.digest)
-    } else if (!isExpected && lookedAt++ < MOST_LOOKED_AT) isExpected = file.isNew
-  }
 }
 
 /** No cache knew it. */

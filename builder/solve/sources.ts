@@ -10,6 +10,9 @@ import { digestSources, type SourceDigest } from '../copy/source.ts'
 import type { Taking } from '../plan/types.ts'
 import type { SolveContext } from './context.ts'
 
+/** For a layer of so many it is worth to have a thread, or to look at what the last one was. */
+export const MANY_ENTRIES = 1500
+
 /** The sources of a step, in a tree that somebody keeps open. */
 export interface Sources extends AsyncDisposable {
   readonly selected: readonly Selected[]
@@ -102,16 +105,18 @@ function select(
 }
 
 export async function digestOf(context: SolveContext, step: Taking, sources: Sources): Promise<string> {
+  const statCache =
+    step.source.kind === 'context' && step.remotes.size === 0
+      ? context.statCache(directoryOf(step))
+      : undefined
+  const isLarge = (statCache?.size ?? 0) >= MANY_ENTRIES
   sources.digested ??= await digestSources(sources.selected, {
     owners: ownersOf(step),
     itself: step.parents,
     excludes: excludesOf(step),
     signal: context.signal,
-    intake: () => (sources.intake ??= context.store.layers.intake()),
-    statCache:
-      step.source.kind === 'context' && step.remotes.size === 0
-        ? context.statCache(directoryOf(step))
-        : undefined,
+    intake: () => (sources.intake ??= context.store.layers.intake({ isLarge })),
+    statCache,
   })
   return sources.digested.digest
 }

@@ -21,6 +21,7 @@ import { openStore, type SeenFile } from '../index.ts'
 import { openDatabase, type Database } from '../store/database.ts'
 import { createIntake } from '../store/intake.ts'
 import { segmentPath, storePaths, type StorePaths } from '../store/paths.ts'
+import { midstatesUpTo } from './midstates.ts'
 import { canContinue, createSha256 } from './sha256.ts'
 import { TarDigest } from './tar-digest.ts'
 import { createHashThread, type HashThread } from './thread.ts'
@@ -117,26 +118,44 @@ describe.each(['here', 'in the thread'])('the digest of a tar, computed %s', (wh
     expect(await digest.end()).toBe(expected.digest('hex'))
   })
 
-  test('is the same when contents were verified ahead; damage is found all the same', async () => {
-    const all = Array.from({ length: 30 }, (_, i) => randomBytes(i === 3 ? 2 * MB : 700_000 - i))
+  test('goes on from a place; what the thread is late with is verified here, and damage is found', async () => {
+    const all = Array.from({ length: 90 }, (_, i) => randomBytes(i === 70 ? 2 * MB : 700_000 - i))
     await store(all)
     using contents = createSegmentWriter(paths, db)
     const numbers = all.map((bytes) => contents.find(sha256(bytes)) ?? -1)
-    const outcome = async (): Promise<string> => {
-      using digest = digestOf(contents, where)
-      for (const number of numbers.toReversed()) if (number % 3 > 0) digest.ahead(number)
-      digest.literal(Buffer.from('literal'))
-      for (const number of numbers) digest.content(number)
-      return await digest.end()
+    const paddingOf = (i: number): number => (512 - ((all[i]?.length ?? 0) % 512)) % 512
+    const starts = [0]
+    for (const [i, bytes] of all.entries()) starts.push((starts[i] ?? 0) + 512 + bytes.length + paddingOf(i))
+    const feed = (digest: TarDigest, from: number): void => {
+      for (const [i, number] of numbers.entries()) {
+        if ((starts[i] ?? 0) < from) continue
+        digest.literal(literalOf(i))
+        digest.content(number)
+        digest.zeros(paddingOf(i))
+      }
     }
-    const expected = hash('sha256', Buffer.concat([Buffer.from('literal'), ...all]))
-    expect(await outcome()).toBe(expected)
-    for (const number of [3, 7, 9]) {
-      overwrite(contents, number, Buffer.from('damage'))
-      const error = await outcome().catch((thrown: { code: string }) => thrown.code)
-      expect(error).toBe('STORE_CORRUPT')
-      overwrite(contents, number, all[number] ?? Buffer.alloc(0))
+    using first = digestOf(contents, 'in the thread')
+    feed(first, 0)
+    const expected = await first.end()
+    for (const place of [5 * MB, 30 * MB, 50 * MB, 60 * MB]) {
+      const { last, packed } = midstatesUpTo(first.midstates, place) ?? {}
+      if (last === undefined || packed === undefined) throw new Error('no midstate')
+      const outcome = async (): Promise<string> => {
+        using digest = digestOf(contents, where)
+        digest.continueFrom(last, packed, (starts.at(-1) ?? 0) - last.bytes)
+        feed(digest, last.bytes)
+        const digits = await digest.end()
+        expect(Buffer.from(digest.midstates).equals(first.midstates)).toBe(true)
+        return digits
+      }
       expect(await outcome()).toBe(expected)
+      for (const number of [3, 60, 70, 88]) {
+        overwrite(contents, number, Buffer.from('damage'))
+        const found = await outcome().catch((error: { code: string }) => error.code)
+        // What is before the place is not read.
+        expect(found).toBe((starts[number] ?? 0) < last.bytes ? expected : 'STORE_CORRUPT')
+        overwrite(contents, number, all[number] ?? Buffer.alloc(0))
+      }
     }
   })
 

@@ -1,6 +1,5 @@
 /**
- * What a tar is made of, for whoever computes its digest: literal bytes, zeros, and contents of the store, by where they are. Also contents that will be
- * part of it, in no order, to be verified ahead. Packed into buffers that pass from one thread to another without a copy.
+ * What a tar is made of, for whoever computes its digest: literal bytes, zeros, and contents of the store, by where they are. Packed into buffers that pass from one thread to another without a copy.
  *
  * An operation: its kind (8 bytes, a number as float64, as are all fields) and length; of a content also segment, block, what is known of it, and
  * its sha256; of a literal then its bytes, up to a multiple of 8.
@@ -14,8 +13,7 @@ import { canContinue, createSha256, type Sha256 } from './sha256.ts'
 const LITERAL = 0
 const ZEROS = 1
 const CONTENT = 2
-const AHEAD = 3
-/** What is known of a content: nothing yet; that it was verified ahead; that it was written just now. */
+/** What is known of a content: nothing, so it is verified; that another verifies it; that it was written just now. */
 export type Known = 'unverified' | 'verified' | 'written'
 const KNOWN: readonly Known[] = ['unverified', 'verified', 'written']
 const HEAD = 16
@@ -56,23 +54,9 @@ export class OperationWriter {
     this.#put(ZEROS, length)
   }
 
-  content(digest: Uint8Array, length: number, location: Location, known: Known): void {
-    this.#content(CONTENT, digest, length, location, known)
-  }
-
-  ahead(digest: Uint8Array, length: number, location: Location): void {
-    this.#content(AHEAD, digest, length, location, 'unverified')
-  }
-
-  #content(
-    kind: number,
-    digest: Uint8Array,
-    length: number,
-    { segment, block }: Location,
-    known: Known,
-  ): void {
+  content(digest: Uint8Array, length: number, { segment, block }: Location, known: Known): void {
     this.#reserve(CONTENT_BYTES)
-    this.#put(kind, length)
+    this.#put(CONTENT, length)
     const at = this.#length / 8
     this.#view[at] = segment
     this.#view[at + 1] = block
@@ -117,11 +101,9 @@ const MOST_PENDING = 8 * 1024 * 1024
 export class OperationHash {
   #hash: Pick<Sha256, 'update' | 'digest'> = createHash('sha256')
   readonly #reader: ContentReader
-  /** For contents that are hashed, those that are verified ahead, and those that were written since the last batch. */
+  /** For contents that were there before, and those that were written since the last batch. */
   readonly #present: AheadReader
-  #coming: AheadReader | undefined
   #written: AheadReader | undefined
-  #part: Buffer | undefined
   #fingerprint: Fingerprint | undefined
   readonly #known: Midstates | undefined
   /** The same as `#hash`. */
@@ -179,9 +161,7 @@ export class OperationHash {
   /** A fingerprint, where there may be a midstate. */
   #lookAt(batch: Uint8Array<ArrayBuffer>, view: Float64Array, at: number): Buffer | undefined {
     const { kind, length, data } = operationAt(view, at)
-    // What was read ahead for the one may be older than what is right for the other.
-    if (kind === AHEAD) this.#read(batch, view, at, (this.#coming ??= this.#reader.ahead()))
-    else if (kind === LITERAL) this.#fingerprint?.literal(batch.subarray(data, data + length))
+    if (kind === LITERAL) this.#fingerprint?.literal(batch.subarray(data, data + length))
     else
       return this.#fingerprint?.operation(kind, length, kind === CONTENT ? digestAt(batch, data) : undefined)
     return undefined
@@ -230,41 +210,47 @@ export class OperationHash {
         for (let done = 0; done < length; done += zeros.length)
           this.#hash.update(zeros.subarray(0, length - done))
       } else if (kind === CONTENT) {
-        this.#read(batch, view, at, this.#present, (part) => {
-          this.#hash.update(part)
-        })
+        this.#hashContent(batch, view, at)
       }
     }
   }
 
-  /** A content. */
-  #read(
-    batch: Uint8Array<ArrayBuffer>,
-    view: Float64Array,
-    at: number,
-    ahead: AheadReader,
-    take?: (part: Buffer) => void,
-  ): void {
+  #hashContent(batch: Uint8Array<ArrayBuffer>, view: Float64Array, at: number): void {
     const { length: size, data } = operationAt(view, at)
     const digest = digestAt(batch, data)
     const location = { segment: view[data / 8] ?? 0, block: view[data / 8 + 1] ?? 0 }
     const known = KNOWN[view[data / 8 + 2] ?? 0]
-    if (size <= MOST_AHEAD) {
-      const reader = known === 'written' ? (this.#written ??= this.#reader.ahead()) : ahead
-      const bytes = reader.read(digest, location, size, known !== 'unverified')
-      take?.(bytes)
-      return
-    }
-    const found: Hash | undefined = known === 'unverified' ? createHash('sha256') : undefined
-    for (let done = 0; done < size; done += PART) {
-      const part = (this.#part ??= Buffer.allocUnsafeSlow(PART)).subarray(0, Math.min(PART, size - done))
-      this.#reader.read(digest, location, done, part)
-      found?.update(part)
-      take?.(part)
-    }
-    if (found?.digest().equals(digest) === false) throw damagedContent(digest)
+    const ahead = known === 'written' ? (this.#written ??= this.#reader.ahead()) : this.#present
+    const take = (part: Buffer): void => this.#hash.update(part)
+    readContent(this.#reader, ahead, digest, location, size, known !== 'unverified', take)
   }
 }
+
+/** All of a content, in parts, each valid during the call. Throws `STORE_CORRUPT` when it is not what its digest says, if it is not known to be right. */
+export function readContent(
+  reader: ContentReader,
+  ahead: AheadReader,
+  digest: Uint8Array,
+  location: Location,
+  size: number,
+  isRight: boolean,
+  take: (part: Buffer) => void = () => {},
+): void {
+  if (size <= MOST_AHEAD) {
+    take(ahead.read(digest, location, size, isRight))
+    return
+  }
+  const found: Hash | undefined = isRight ? undefined : createHash('sha256')
+  for (let done = 0; done < size; done += PART) {
+    const bytes = (part ??= Buffer.allocUnsafeSlow(PART)).subarray(0, Math.min(PART, size - done))
+    reader.read(digest, location, done, bytes)
+    found?.update(bytes)
+    take(bytes)
+  }
+  if (found?.digest().equals(digest) === false) throw damagedContent(digest)
+}
+
+let part: Buffer | undefined
 
 function operationAt(view: Float64Array, at: number) {
   return { kind: view[at / 8] ?? 0, length: view[at / 8 + 1] ?? 0, data: at + HEAD }

@@ -5,8 +5,7 @@
 import type { ContentReader } from '../contents/reader.ts'
 import type { ContentWriter } from '../contents/types.ts'
 import type { Midstate } from './midstates.ts'
-import { OperationHash, OperationWriter } from './operations.ts'
-import { canContinue } from './sha256.ts'
+import { OperationHash, OperationWriter, readContent } from './operations.ts'
 import type { DigestedTar, HashThread, TarJob } from './thread.ts'
 
 export interface DigestOptions {
@@ -23,10 +22,10 @@ export interface DigestOptions {
 const SMALL = 16 * 1024 * 1024
 /** So that hashing does not begin when all else is done. */
 const MOST_UNSENT = 4 * 1024 * 1024
-/** More will come: the thread may as well start. */
-const MUCH_AHEAD = 2 * 1024 * 1024
-/** It is read again for the tar, and is to be in memory then. */
-const MOST_AHEAD = 1024 ** 3
+/** Batches. */
+const MOST_BEHIND = 6
+/** Bytes that are verified between turns of the event loop. */
+const BETWEEN_TURNS = 4 * 1024 * 1024
 
 export class TarDigest implements Disposable {
   readonly #options: DigestOptions
@@ -38,27 +37,26 @@ export class TarDigest implements Disposable {
   #job: TarJob | undefined
   /** Of a tar that may still prove to be small. */
   #batches: Uint8Array<ArrayBuffer>[] = []
-  /** Contents that are verified ahead. */
-  readonly #ahead = new Set<number>()
-  #aheadBytes = 0
+  /** Contents that are verified here, while the thread does the rest. */
+  readonly #own: number[] = []
   #midstates: Uint8Array = new Uint8Array(0)
   /** Where it goes on from: nothing of the tar that is before it comes here. */
   #from: { readonly place: Midstate; readonly midstates: Uint8Array } | undefined
+  /** Of fewer bytes nothing is sent yet. */
+  #least = SMALL
 
   constructor(options: DigestOptions) {
     this.#options = options
   }
 
   /**
-   * Before anything of the tar: what comes is what follows on this place. False when no digest can be continued here.
+   * Before anything of the tar, and only where `canContinue`: what comes is what follows on this place.
    * @param midstates packed, up to the place
+   * @param bytes how many will come
    */
-  continueFrom(place: Midstate, midstates: Uint8Array): boolean {
-    if (!canContinue()) return false
+  continueFrom(place: Midstate, midstates: Uint8Array, bytes: number): void {
     this.#from = { place, midstates }
-    this.#job?.continueFrom(place)
-    this.#hash?.continueFrom(place)
-    return true
+    this.#least = bytes < SMALL ? SMALL : 0
   }
 
   literal(bytes: Uint8Array): void {
@@ -75,21 +73,16 @@ export class TarDigest implements Disposable {
   content(content: number): void {
     const { contents } = this.#options
     const { list } = contents
-    const known = contents.isOwn(content) ? 'written' : this.#ahead.has(content) ? 'verified' : 'unverified'
+    const known = contents.isOwn(content) ? 'written' : this.#isForUs(content) ? 'verified' : 'unverified'
     this.#writer.content(list.digest(content), list.size(content), list.location(content), known)
     this.#count(list.size(content))
   }
 
-  /** This content will be part of the tar: while nothing of it is there yet, the thread has time to verify it. */
-  ahead(content: number): void {
-    const { contents, thread } = this.#options
-    if (thread === undefined || contents.isOwn(content) || this.#bytes > MOST_AHEAD) return
-    const { list } = contents
-    this.#ahead.add(content)
-    this.#aheadBytes += list.size(content)
-    if (this.#aheadBytes > MUCH_AHEAD) thread().begin()
-    this.#writer.ahead(list.digest(content), list.size(content), list.location(content))
-    this.#count(list.size(content))
+  /** Of a tar that goes on from a place, all is hashed: where the thread is behind, it gets help. */
+  #isForUs(content: number): boolean {
+    if (this.#from === undefined || (this.#job?.backlog ?? 0) < MOST_BEHIND) return false
+    this.#own.push(content)
+    return true
   }
 
   #count(length: number): void {
@@ -103,7 +96,7 @@ export class TarDigest implements Disposable {
     this.#writer.flush()
     if (this.#job !== undefined) return this.#settle(this.#job.end())
     for (const batch of this.#batches) this.#update(batch)
-    const hash = this.#own()
+    const hash = this.#hashHere()
     this.#keep(hash.midstates)
     return hash.digest()
   }
@@ -114,9 +107,25 @@ export class TarDigest implements Disposable {
   }
 
   async #settle(digested: Promise<DigestedTar>): Promise<string> {
-    const { sha256, midstates } = await digested
+    const [{ sha256, midstates }] = await Promise.all([digested, this.#verifyOwn()])
     this.#keep(midstates)
     return sha256
+  }
+
+  async #verifyOwn(): Promise<void> {
+    const { list } = this.#options.contents
+    const reader = this.#options.reader()
+    const ahead = reader.ahead()
+    let bytes = BETWEEN_TURNS
+    for (const content of this.#own) {
+      // First what others have begun.
+      if (bytes >= BETWEEN_TURNS) {
+        await new Promise(setImmediate)
+        bytes = 0
+      }
+      readContent(reader, ahead, list.digest(content), list.location(content), list.size(content), false)
+      bytes += list.size(content)
+    }
   }
 
   #keep(midstates: Uint8Array): void {
@@ -137,7 +146,7 @@ export class TarDigest implements Disposable {
       return
     }
     this.#batches.push(batch)
-    if (this.#bytes < SMALL) return
+    if (this.#bytes < this.#least) return
     if (this.#job === undefined) {
       this.#job = thread().tar(this.#from === undefined ? this.#options.known() : new Uint8Array(0))
       if (this.#from !== undefined) this.#job.continueFrom(this.#from.place)
@@ -147,11 +156,11 @@ export class TarDigest implements Disposable {
   }
 
   #update(batch: Uint8Array<ArrayBuffer>): void {
-    this.#own().update(batch)
+    this.#hashHere().update(batch)
   }
 
   /** Of a tar that needs no thread. */
-  #own(): OperationHash {
+  #hashHere(): OperationHash {
     if (this.#hash === undefined) {
       this.#hash = new OperationHash(this.#options.reader())
       if (this.#from !== undefined) this.#hash.continueFrom(this.#from.place)

@@ -68,6 +68,8 @@ export const ALIVE = 1
 export const DEAD = 2
 
 export interface TarJob extends Disposable {
+  /** Batches that the thread has not done. */
+  readonly backlog: number
   /** What comes is what follows on this place. */
   continueFrom(place: Midstate): void
   /** Takes the batch away. Waits when the thread is far behind. */
@@ -180,6 +182,9 @@ export function createHashThread(paths: StorePaths): HashThread {
         isBegun = true
       }
       return {
+        get backlog() {
+          return sent - Atomics.load(done, TARS_DONE)
+        },
         continueFrom: (from) => postFirst({ tar, from }),
         send: (batch) => {
           if (!waitUntil(TARS_DONE, (count) => sent - count < MOST_TAR_BATCHES)) throw errorOf(undefined)

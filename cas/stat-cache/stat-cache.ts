@@ -42,6 +42,9 @@ export function openStatCache(directory: string, context: string): StatCache {
   let now: bigint | undefined
 
   return {
+    get size() {
+      return known.count
+    },
     find: (stats) => {
       const at = known.find(stats)
       if (at === undefined) {

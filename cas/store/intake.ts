@@ -30,8 +30,6 @@ const SMALL = 128 * 1024
 const BATCH_FILES = 48
 /** What one thread takes in the time in which another starts. */
 const ALONE = 8 * 1024 * 1024
-/** Are looked up at once. */
-const MOST_EXPECTED = 256
 
 let block: Buffer | undefined
 let ownBuffer: Uint8Array | undefined
@@ -94,9 +92,6 @@ export class IntakeState implements Intake {
   /** With the thread, oldest first. */
   #batches: Batch[] = []
   #taken = 0
-  /** Digests that were expected and not looked up. */
-  readonly #expected = Buffer.alloc(MOST_EXPECTED * DIGEST_BYTES)
-  #expectations = 0
 
   constructor(epoch: Disposable, contents: ContentWriter, digest: TarDigest, thread: () => HashThread) {
     this.#epoch = epoch
@@ -147,7 +142,6 @@ export class IntakeState implements Intake {
   }
 
   #settle(): void {
-    if (this.#expectations > 0) this.#verifyAhead()
     if (this.#files.length > 0) this.#endBatch()
     while (this.#batches.length > 0) this.#endJob()
   }
@@ -212,21 +206,6 @@ export class IntakeState implements Intake {
     if (hasHoles) return { digest: contents.drop(), isNew: true }
     const content = contents.end()
     return { digest: Buffer.from(contents.list.digest(content)), isNew: contents.isOwn(content) }
-  }
-
-  expect(digest: Uint8Array): void {
-    this.#expected.set(digest, this.#expectations++ * DIGEST_BYTES)
-    if (this.#expectations === MOST_EXPECTED) this.#verifyAhead()
-  }
-
-  #verifyAhead(): void {
-    const digests = this.#expected.subarray(0, this.#expectations * DIGEST_BYTES)
-    this.contents.lookUp(digests)
-    for (let at = 0; at < digests.length; at += DIGEST_BYTES) {
-      const content = this.contents.find(digests.subarray(at, at + DIGEST_BYTES))
-      if (content !== undefined) this.digest.ahead(content)
-    }
-    this.#expectations = 0
   }
 
   has(digest: Uint8Array): boolean {

@@ -296,12 +296,13 @@ export function createLayerStore(
         if (expected !== undefined && layer.diffId !== expected) throw wrongDigest(expected, layer.diffId)
         return layer
       }),
-    intake: () =>
+    intake: ({ isLarge = false } = {}) =>
       createIntake(
         paths,
         db,
         () => {
           const contents = driver().contentWriter()
+          if (isLarge && contents.reader === undefined) context.hashThread().begin()
           return { contents, digest: digestOf(contents) }
         },
         context.hashThread,

@@ -35,6 +35,8 @@ export interface RevisionPlan {
   readonly names: readonly RevisedName[]
   readonly shifts: readonly number[]
   readonly root: IncomingLayer['root']
+  /** Of the new tar. */
+  readonly size: number
 }
 
 /** `undefined`: it cannot be done. The former layer is leased. Throws `STORE_CORRUPT` for a damaged recipe. */
@@ -75,6 +77,7 @@ export function planRevision(
     known,
     names: editor.names,
     shifts: editor.shifts,
+    size: editor.shifts.reduce((sum, shift) => sum + shift, Number(row['size'])),
     root: { opaqueRoot: row['opaque_root'] === 1, hasRoot: row['has_root'] === 1 },
   }
 }
@@ -88,13 +91,13 @@ function hasAll(contents: ContentWriter, { digests }: RecipeBlock): boolean {
 
 /** `breathe`: lets the event loop have a turn, when one is due. */
 export async function writeRevision(
-  { former, parts, known, names, root }: RevisionPlan,
+  { former, parts, known, names, root, size }: RevisionPlan,
   { contents, recipe }: IngestParts,
   digest: TarDigest,
   breathe: () => Promise<void> | undefined,
 ): Promise<IncomingLayer> {
   const from = known?.last.bytes ?? 0
-  if (known !== undefined) digest.continueFrom(known.last, known.packed)
+  if (known !== undefined) digest.continueFrom(known.last, known.packed, size - from)
   let position = 0
   const hash = (operation: Operation): void => {
     const length = lengthOf(operation)
@@ -118,7 +121,7 @@ export async function writeRevision(
   }
   return {
     ...endDigest(digest),
-    size: recipe.tarBytes,
+    size,
     root,
     index: async (driver) => await driver.revisedIndex?.(former.diffId, names, contents.list),
     contents,

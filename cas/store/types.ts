@@ -87,8 +87,6 @@ export interface LayerWriter {
 export interface Intake extends Disposable {
   /** Takes the contents of a file that is not empty, now or later; they are kept unless the store has them. */
   take(file: SeenFile): Taken
-  /** The layer will have this content: if the store has it, it is verified meanwhile. */
-  expect(digest: Uint8Array): void
   /** Does the store, or this intake, have it? */
   has(digest: Uint8Array): boolean
 }
@@ -124,7 +122,8 @@ export interface LayerStore {
     source: AsyncIterable<Uint8Array>,
     options?: IngestOptions & { readonly expected?: DiffId | undefined },
   ): Promise<StoredLayer>
-  intake(): Intake
+  /** `isLarge`: what it is for will be; the hash thread may start. */
+  intake(options?: { readonly isLarge?: boolean }): Intake
   /** A layer of our own making. `intake`, if given, is used up. */
   write(
     fill: (writer: LayerWriter) => Promise<void>,
@@ -335,6 +334,8 @@ export function knownFile(digest: Buffer, isPlain: boolean): KnownFile {
 
 /** Digests of files of a directory that is built from: see `cas/stat-cache`. */
 export interface StatCache {
+  /** How many files it knows. */
+  readonly size: number
   /** Of a file that is unchanged since it was remembered. A view, valid until `save`. */
   find(stats: Stat): KnownFile | undefined
   /** After `find` has not found it: `stats` as they were then, and when the file was opened to be read. */
