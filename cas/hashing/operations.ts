@@ -7,6 +7,7 @@
 import { createHash, type Hash } from 'node:crypto'
 import { damagedContent, MOST_AHEAD, type AheadReader, type ContentReader } from '../contents/reader.ts'
 import { DIGEST_BYTES, type Location } from '../contents/list.ts'
+import { operationsOf, type RecipeBlock } from '../recipe/read.ts'
 import { Fingerprint, Midstates, packMidstate, type Midstate } from './midstates.ts'
 import { canContinue, createSha256, type Sha256 } from './sha256.ts'
 
@@ -18,6 +19,8 @@ export type Known = 'unverified' | 'verified' | 'written'
 const KNOWN: readonly Known[] = ['unverified', 'verified', 'written']
 const HEAD = 16
 const CONTENT_BYTES = 5 * 8 + DIGEST_BYTES
+/** Numbers that say where a run of a block is. */
+export const PLACE = 3
 /** A message to another thread costs 100 us; what waits is in memory. */
 const BATCH = 256 * 1024
 /** Most tars are small. */
@@ -152,6 +155,36 @@ export class OperationHash {
     this.#take({ batch, from, to: batch.length })
   }
 
+  /**
+   * A block of a recipe, of which nothing is pending.
+   * @param places of its runs: segment, block, and 1 where another verifies it, else 0
+   */
+  updateBlock(path: string, block: RecipeBlock, places: Float64Array): void {
+    this.#hashPending()
+    this.#written?.forget()
+    let at = 0
+    for (const operation of operationsOf(path, block)) {
+      if (operation.kind === 'keep') continue
+      let fingerprint: Buffer | undefined
+      if (operation.kind === 'literal') {
+        this.#fingerprint?.literal(operation.bytes)
+        this.#hash.update(operation.bytes)
+      } else if (operation.kind === 'zeros') {
+        fingerprint = this.#fingerprint?.operation(ZEROS, operation.length)
+        this.#hashZeros(operation.length)
+      } else {
+        const { digest, length } = operation
+        fingerprint = this.#fingerprint?.operation(CONTENT, length, digest)
+        const location = { segment: places[at] ?? 0, block: places[at + 1] ?? 0 }
+        readContent(this.#reader, this.#present, digest, location, length, places[at + 2] === 1, (part) =>
+          this.#hash.update(part),
+        )
+        at += PLACE
+      }
+      if (fingerprint !== undefined) this.#keepState(fingerprint)
+    }
+  }
+
   /** In hexadecimal digits. */
   digest(): string {
     this.#hashPending()
@@ -178,9 +211,18 @@ export class OperationHash {
       this.#pendingBytes = 0
       this.#hash = this.#continued = createSha256({ state, bytes: this.#fingerprint?.bytes ?? 0 })
     }
-    const here = state ?? this.#continued?.state()
+    this.#keepState(fingerprint, state)
+  }
+
+  #keepState(fingerprint: Buffer, known?: Buffer): void {
+    const state = known ?? this.#continued?.state()
     const bytes = this.#fingerprint?.bytes ?? 0
-    if (here !== undefined) this.#midstates.push(packMidstate({ fingerprint, state: here, bytes }))
+    if (state !== undefined) this.#midstates.push(packMidstate({ fingerprint, state, bytes }))
+  }
+
+  #hashZeros(length: number): void {
+    for (let done = 0; done < length; done += zeros.length)
+      this.#hash.update(zeros.subarray(0, length - done))
   }
 
   #take(part: Part): void {
@@ -207,8 +249,7 @@ export class OperationHash {
       if (kind === LITERAL) {
         this.#hash.update(batch.subarray(data, data + length))
       } else if (kind === ZEROS) {
-        for (let done = 0; done < length; done += zeros.length)
-          this.#hash.update(zeros.subarray(0, length - done))
+        this.#hashZeros(length)
       } else if (kind === CONTENT) {
         this.#hashContent(batch, view, at)
       }

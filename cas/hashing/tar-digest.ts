@@ -2,10 +2,12 @@
  * The digest of a tar that is being made of literal bytes and of contents of the store. What is small is hashed when the tar ends, by the caller; what is
  * large goes to the hash thread as it comes.
  */
-import type { ContentReader } from '../contents/reader.ts'
+import { DIGEST_BYTES } from '../contents/list.ts'
+import { damagedContent, type ContentReader } from '../contents/reader.ts'
 import type { ContentWriter } from '../contents/types.ts'
+import { operationsOf, type Operation, type RecipeBlock } from '../recipe/read.ts'
 import type { Midstate } from './midstates.ts'
-import { OperationHash, OperationWriter, readContent } from './operations.ts'
+import { OperationHash, OperationWriter, PLACE, readContent } from './operations.ts'
 import type { DigestedTar, HashThread, TarJob } from './thread.ts'
 
 export interface DigestOptions {
@@ -22,8 +24,6 @@ export interface DigestOptions {
 const SMALL = 16 * 1024 * 1024
 /** So that hashing does not begin when all else is done. */
 const MOST_UNSENT = 4 * 1024 * 1024
-/** Batches. */
-const MOST_BEHIND = 6
 /** Bytes that are verified between turns of the event loop. */
 const BETWEEN_TURNS = 4 * 1024 * 1024
 
@@ -42,21 +42,23 @@ export class TarDigest implements Disposable {
   #midstates: Uint8Array = new Uint8Array(0)
   /** Where it goes on from: nothing of the tar that is before it comes here. */
   #from: { readonly place: Midstate; readonly midstates: Uint8Array } | undefined
-  /** Of fewer bytes nothing is sent yet. */
-  #least = SMALL
+  /** Nothing of it may prove to be known, so all must be read: the thread hashes, and what is there is verified here meanwhile. */
+  #verifiesHere = false
 
   constructor(options: DigestOptions) {
     this.#options = options
   }
 
   /**
-   * Before anything of the tar, and only where `canContinue`: what comes is what follows on this place.
+   * Before anything of the tar: that many bytes will come, of which nothing is known. With `place`, only where `canContinue`: they are what follows on it.
    * @param midstates packed, up to the place
-   * @param bytes how many will come
    */
-  continueFrom(place: Midstate, midstates: Uint8Array, bytes: number): void {
-    this.#from = { place, midstates }
-    this.#least = bytes < SMALL ? SMALL : 0
+  expect(bytes: number, place?: Midstate, midstates?: Uint8Array): void {
+    if (place !== undefined) this.#from = { place, midstates: midstates ?? new Uint8Array(0) }
+    const { thread } = this.#options
+    if (bytes < SMALL || thread === undefined) return
+    this.#verifiesHere = true
+    this.#begin(thread)
   }
 
   literal(bytes: Uint8Array): void {
@@ -73,16 +75,42 @@ export class TarDigest implements Disposable {
   content(content: number): void {
     const { contents } = this.#options
     const { list } = contents
-    const known = contents.isOwn(content) ? 'written' : this.#isForUs(content) ? 'verified' : 'unverified'
+    const known = contents.isOwn(content) ? 'written' : this.#verifiesHere ? 'verified' : 'unverified'
+    if (known === 'verified') this.#own.push(content)
     this.#writer.content(list.digest(content), list.size(content), list.location(content), known)
     this.#count(list.size(content))
   }
 
-  /** Of a tar that goes on from a place, all is hashed: where the thread is behind, it gets help. */
-  #isForUs(content: number): boolean {
-    if (this.#from === undefined || (this.#job?.backlog ?? 0) < MOST_BEHIND) return false
-    this.#own.push(content)
-    return true
+  /** All that a block of a recipe stands for. Its contents are there. */
+  block(path: string, block: RecipeBlock): void {
+    this.#writer.flush()
+    const { contents } = this.#options
+    if (this.#job === undefined) {
+      for (const operation of operationsOf(path, block)) this.operation(operation)
+      return
+    }
+    const { digests } = block
+    const places = new Float64Array((digests.length / DIGEST_BYTES) * PLACE)
+    for (let at = 0, place = 0; at < digests.length; at += DIGEST_BYTES, place += PLACE) {
+      const content = this.#find(digests.subarray(at, at + DIGEST_BYTES))
+      places[place] = contents.list.segment(content)
+      places[place + 1] = contents.list.block(content)
+      places[place + 2] = 1
+      this.#own.push(content)
+    }
+    this.#job.sendBlock(block.bytes, places)
+  }
+
+  operation(operation: Operation): void {
+    if (operation.kind === 'literal') this.literal(operation.bytes)
+    else if (operation.kind === 'zeros') this.zeros(operation.length)
+    else if (operation.kind === 'run') this.content(this.#find(operation.digest))
+  }
+
+  #find(digest: Uint8Array): number {
+    const content = this.#options.contents.find(digest)
+    if (content === undefined) throw damagedContent(digest)
+    return content
   }
 
   #count(length: number): void {
@@ -146,13 +174,17 @@ export class TarDigest implements Disposable {
       return
     }
     this.#batches.push(batch)
-    if (this.#bytes < this.#least) return
-    if (this.#job === undefined) {
-      this.#job = thread().tar(this.#from === undefined ? this.#options.known() : new Uint8Array(0))
-      if (this.#from !== undefined) this.#job.continueFrom(this.#from.place)
-    }
-    for (const one of this.#batches) this.#job.send(one)
+    if (this.#job === undefined && this.#bytes < SMALL) return
+    const job = this.#begin(thread)
+    for (const one of this.#batches) job.send(one)
     this.#batches = []
+  }
+
+  #begin(thread: () => HashThread): TarJob {
+    if (this.#job !== undefined) return this.#job
+    this.#job = thread().tar(this.#verifiesHere ? new Uint8Array(0) : this.#options.known())
+    if (this.#from !== undefined) this.#job.continueFrom(this.#from.place)
+    return this.#job
   }
 
   #update(batch: Uint8Array<ArrayBuffer>): void {

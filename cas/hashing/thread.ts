@@ -10,13 +10,15 @@ import type { Midstate } from './midstates.ts'
 type Bytes = Uint8Array<ArrayBuffer>
 
 /**
- * To the thread. Of a tar: more of it (`batch`), its end, or that nobody wants to know; with the first what is known of others' beginnings. Of files: which, and
+ * To the thread. Of a tar: more of it (`batch` or `block`), its end, or that nobody wants to know; with the first what is known of others' beginnings. Of files: which, and
  * where to read them to.
  */
 export type Request = TarRequest | FilesRequest
 export interface TarRequest {
   readonly tar: number
   readonly batch?: Bytes
+  readonly block?: Uint8Array
+  readonly places?: Float64Array
   readonly known?: Uint8Array | undefined
   /** Nothing of the tar came before it. */
   readonly from?: Midstate
@@ -56,7 +58,7 @@ export interface FilesAnswer {
 
 export interface ThreadData {
   readonly paths: StorePaths
-  /** How many batches of tars, and how many of files, are done; and whether the thread lives. */
+  /** How many batches and blocks of tars, and how many of files, are done; and whether the thread lives. */
   readonly done: Int32Array
   /** For `FilesAnswer`s. */
   readonly port: MessagePort
@@ -68,12 +70,12 @@ export const ALIVE = 1
 export const DEAD = 2
 
 export interface TarJob extends Disposable {
-  /** Batches that the thread has not done. */
-  readonly backlog: number
   /** What comes is what follows on this place. */
   continueFrom(place: Midstate): void
   /** Takes the batch away. Waits when the thread is far behind. */
   send(batch: Bytes): void
+  /** A block of a recipe, and where its runs are: see `OperationHash.updateBlock`. */
+  sendBlock(block: Uint8Array, places: Float64Array): void
   /** Throws what the thread met, e.g. `STORE_CORRUPT`. */
   end(): Promise<DigestedTar>
 }
@@ -181,16 +183,15 @@ export function createHashThread(paths: StorePaths): HashThread {
         post(isBegun ? request : { ...request, known }, bytes)
         isBegun = true
       }
+      const postNext = (request: TarRequest, bytes?: Bytes): void => {
+        if (!waitUntil(TARS_DONE, (count) => sent - count < MOST_TAR_BATCHES)) throw errorOf(undefined)
+        sent++
+        postFirst(request, bytes)
+      }
       return {
-        get backlog() {
-          return sent - Atomics.load(done, TARS_DONE)
-        },
         continueFrom: (from) => postFirst({ tar, from }),
-        send: (batch) => {
-          if (!waitUntil(TARS_DONE, (count) => sent - count < MOST_TAR_BATCHES)) throw errorOf(undefined)
-          sent++
-          postFirst({ tar, batch }, batch)
-        },
+        send: (batch) => postNext({ tar, batch }, batch),
+        sendBlock: (block, places) => postNext({ tar, block, places }),
         end: () => {
           ended = true
           if (failure !== undefined) return Promise.reject(failure)

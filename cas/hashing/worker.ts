@@ -3,6 +3,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { TbuildError } from '../../errors.ts'
 import { createContentReader } from '../contents/reader.ts'
 import { digestFiles } from './files.ts'
+import { blockOf } from '../recipe/read.ts'
 import { OperationHash } from './operations.ts'
 import {
   ALIVE,
@@ -37,7 +38,7 @@ parentPort?.on('message', (request: Request) => {
   else takeTar(request)
 })
 
-function takeTar({ tar: number, batch, known, from, isDropped }: TarRequest): void {
+function takeTar({ tar: number, batch, block, places, known, from, isDropped }: TarRequest): void {
   const tar = tars.get(number) ?? beginTar(known)
   tars.set(number, tar)
   if (from !== undefined) {
@@ -46,6 +47,12 @@ function takeTar({ tar: number, batch, known, from, isDropped }: TarRequest): vo
   }
   if (batch !== undefined) {
     tar.error ??= attempt(() => tar.hash.update(batch))
+    tell(TARS_DONE)
+    return
+  }
+  if (block !== undefined && places !== undefined) {
+    const bytes = Buffer.from(block.buffer, block.byteOffset, block.length)
+    tar.error ??= attempt(() => tar.hash.updateBlock('a recipe', blockOf(bytes), places))
     tell(TARS_DONE)
     return
   }

@@ -72,20 +72,25 @@ function* eachBlock<T>(
       if (Math.max(...sizes) > MOST_BYTES) throw corrupt(path)
       const bytes = Buffer.concat([head, read(path, fd, digestBytes + packedBytes)])
       if (crc32(bytes.subarray(BLOCK_HEADER)) !== head.readUInt32LE(16)) throw corrupt(path)
-      const packedAt = BLOCK_HEADER + digestBytes
-      yield* visit({
-        bytes,
-        digests: bytes.subarray(BLOCK_HEADER, packedAt),
-        packed: bytes.subarray(packedAt),
-        operationBytes: head.readUInt32LE(8),
-        literalBytes: head.readUInt32LE(12),
-      })
+      yield* visit(blockOf(bytes))
     }
     const length = Number(read(path, fd, 8).readBigUInt64LE())
     if (readSync(fd, Buffer.alloc(1), 0, 1, null) > 0) throw corrupt(path)
     return length
   } finally {
     closeSync(fd)
+  }
+}
+
+/** From the bytes of one. */
+export function blockOf(bytes: Buffer): RecipeBlock {
+  const packedAt = BLOCK_HEADER + bytes.readUInt32LE(4) * DIGEST
+  return {
+    bytes,
+    digests: bytes.subarray(BLOCK_HEADER, packedAt),
+    packed: bytes.subarray(packedAt),
+    operationBytes: bytes.readUInt32LE(8),
+    literalBytes: bytes.readUInt32LE(12),
   }
 }
 

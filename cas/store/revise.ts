@@ -97,24 +97,28 @@ export async function writeRevision(
   breathe: () => Promise<void> | undefined,
 ): Promise<IncomingLayer> {
   const from = known?.last.bytes ?? 0
-  if (known !== undefined) digest.continueFrom(known.last, known.packed, size - from)
+  digest.expect(size - from, known?.last, known?.packed)
   let position = 0
-  const hash = (operation: Operation): void => {
-    const length = lengthOf(operation)
-    if (position >= from) addTo(digest, operation, contents)
-    else if (position + length > from) throw new Error(`no operation ends at ${from}`)
-    position += length
+  /** What of a part is behind the place. */
+  const hash = (operations: Iterable<Operation>): void => {
+    let at = position
+    for (const operation of operations) {
+      const end = at + lengthOf(operation)
+      if (at >= from) digest.operation(operation)
+      else if (end > from) throw new Error(`no operation ends at ${from}`)
+      at = end
+    }
   }
   for (const part of parts) {
     if ('operations' in part) {
-      for (const operation of part.operations) {
-        write(recipe, operation)
-        hash(operation)
-      }
+      for (const operation of part.operations) write(recipe, operation)
+      hash(part.operations)
+      for (const operation of part.operations) position += lengthOf(operation)
     } else {
       recipe.copy(part.block, part.length)
-      if (position + part.length <= from) position += part.length
-      else for (const operation of operationsOf(recipe.path, part.block)) hash(operation)
+      if (position >= from) digest.block(recipe.path, part.block)
+      else if (position + part.length > from) hash(operationsOf(recipe.path, part.block))
+      position += part.length
     }
     const turn = breathe()
     if (turn !== undefined) await turn
@@ -127,12 +131,6 @@ export async function writeRevision(
     contents,
     recipe,
   }
-}
-
-function addTo(digest: TarDigest, operation: Operation, contents: ContentWriter): void {
-  if (operation.kind === 'literal') digest.literal(operation.bytes)
-  else if (operation.kind === 'zeros') digest.zeros(operation.length)
-  else if (operation.kind === 'run') digest.content(contents.find(operation.digest) ?? -1)
 }
 
 function write(recipe: RecipeWriter, operation: Operation): void {
