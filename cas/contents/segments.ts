@@ -222,8 +222,8 @@ export interface Finder {
   readonly lookup: (digest: Uint8Array) => Place | undefined
   /** Its number in the list, to which it is added when the store has it. */
   readonly find: (digest: Uint8Array) => number | undefined
-  /** Adds to the list those that the store has. */
-  readonly lookUp: (digests: Buffer) => void
+  /** Adds to the list those that the store has; whether it has all. */
+  readonly lookUp: (digests: Buffer) => boolean
 }
 
 /** `known` gets the numbers of those that were in the store. */
@@ -243,13 +243,16 @@ export function createFinder(db: Database, list: ContentList, known: number[]): 
     known.push(added)
     return added
   }
-  const lookUp = (digests: Buffer): void => {
+  const lookUp = (digests: Buffer): boolean => {
     const missing = new Set<string>()
     for (let at = 0; at < digests.length; at += DIGEST_BYTES) {
       if (list.find(digests.subarray(at, at + DIGEST_BYTES)) === undefined)
         missing.add(digests.toString('hex', at, at + DIGEST_BYTES))
     }
-    if (missing.size > 0) for (const number of readSome(db, missing, list)) known.push(number)
+    if (missing.size === 0) return true
+    const found = readSome(db, missing, list)
+    known.push(...found)
+    return found.length === missing.size
   }
   return { lookup, find, lookUp }
 }

@@ -20,8 +20,8 @@ export interface ContentWriter extends Disposable {
   drop(): Buffer
   /** The number of a content that the store or this writer has; `undefined`: it must be written. */
   find(digest: Uint8Array): number | undefined
-  /** Many digests, one after another: they are looked up at once, and `find` knows those that are there (1 us each, and 8 one by one). */
-  lookUp(digests: Buffer): void
+  /** Many digests, one after another, looked up at once: 1 us each, and 8 one by one. `find` knows them then. Whether all are there. */
+  lookUp(digests: Buffer): boolean
   /** Was it written here, and just now? */
   isOwn(content: number): boolean
   /** What was written can be read back by its location. Also while a content is being given. */

@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { closeSync, fsync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { TbuildError } from '../../errors.ts'
@@ -128,7 +129,17 @@ async function writeImage(
 ): Promise<IndexImage> {
   const uuid = randomBytes(16)
   const { segments, ...layout } = layoutOf(contents)
-  const path = await writeFile(context, (sink) => void writeErofs(tree, { uuid, ...layout, sink }))
+  const path = context.workPath('image')
+  const fd = openSync(path, 'wx', 0o600)
+  try {
+    const sink = (chunk: Buffer): void => {
+      for (let at = 0; at < chunk.length;) at += writeSync(fd, chunk, at, chunk.length - at)
+    }
+    writeErofs(tree, { uuid, ...layout, sink })
+    await fsyncLater(fd)
+  } finally {
+    closeSync(fd)
+  }
   return { path, uuid, segments }
 }
 
@@ -161,25 +172,10 @@ async function reviseImage(
   }))
   const uuid = randomBytes(16)
   if (!editErofs(image, { uuid, devices: segments.length, edits })) return undefined
-  return { path: await writeFile(context, (sink) => sink(image)), uuid, segments }
-}
-
-/** A file of the work directory; durable. */
-async function writeFile(
-  context: StoreContext,
-  write: (sink: (chunk: Buffer) => void) => void,
-): Promise<string> {
   const path = context.workPath('image')
-  const fd = openSync(path, 'wx', 0o600)
-  try {
-    write((chunk) => {
-      for (let at = 0; at < chunk.length;) at += writeSync(fd, chunk, at, chunk.length - at)
-    })
-    await fsyncLater(fd)
-  } finally {
-    closeSync(fd)
-  }
-  return path
+  // By another thread: the file system takes 10 ms for its pages.
+  await writeFile(path, image, { flag: 'wx', mode: 0o600, flush: true })
+  return { path, uuid, segments }
 }
 
 /** The devices that an image over these contents has. */

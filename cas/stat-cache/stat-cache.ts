@@ -21,7 +21,7 @@ import type { KnownFile, StatCache } from '../store/types.ts'
 import { readNote, writeNote } from './note.ts'
 
 const EMPTY = Buffer.alloc(0)
-const MAGIC = Buffer.from('tbuild stat 2\n\0\0')
+const MAGIC = Buffer.from('tbuild stat 3\n\0\0')
 const RECORD = 84
 const FLAGS_AT = 48
 const DIGEST_AT = 52
@@ -36,6 +36,8 @@ export function openStatCache(directory: string, context: string): StatCache {
   const path = join(directory, hash('sha256', context).slice(0, 32))
   let known = index(load(path))
   const fresh: Buffer[] = []
+  /** Of several names, of which each is looked at: only one record is kept. */
+  const linked = new Set<string>()
   /** By the record's number. */
   let used = new Uint8Array(known.count)
   let uses = 0
@@ -62,6 +64,11 @@ export function openStatCache(directory: string, context: string): StatCache {
       const record = Buffer.alloc(RECORD)
       encode(stats)
       record.set(wanted)
+      if (stats.nlink > 1) {
+        const inode = record.toString('latin1', 0, DEVICE_AND_INODE * 4)
+        if (linked.has(inode)) return
+        linked.add(inode)
+      }
       record[FLAGS_AT] = isPlain ? PLAIN : 0
       record.set(digest, DIGEST_AT)
       fresh.push(record)
@@ -88,6 +95,7 @@ export function openStatCache(directory: string, context: string): StatCache {
       writeNote(path, MAGIC, [records])
       known = index(records)
       fresh.length = 0
+      linked.clear()
       used = new Uint8Array(known.count)
       uses = 0
     },

@@ -10,7 +10,6 @@ import type { RevisedName } from '../drivers/types.ts'
 import { midstatesUpTo } from '../hashing/midstates.ts'
 import { canContinue } from '../hashing/sha256.ts'
 import type { TarDigest } from '../hashing/tar-digest.ts'
-import { DIGEST } from '../recipe/format.ts'
 import { startsOf } from '../recipe/outline.ts'
 import { operationsOf, recipeBlocks, type Operation, type RecipeBlock } from '../recipe/read.ts'
 import type { RecipeWriter } from '../recipe/write.ts'
@@ -60,7 +59,7 @@ export function planRevision(
     const start = starts[i] ?? 0
     const end = starts[i + 1] ?? Number(row['size'])
     // What is hashed must be there.
-    if (end > (known?.last.bytes ?? 0) && !hasAll(contents, block)) return undefined
+    if (end > (known?.last.bytes ?? 0) && !contents.lookUp(block.digests)) return undefined
     if (editor.leavesUntil(end)) {
       parts.push({ block, length: end - start })
       continue
@@ -80,13 +79,6 @@ export function planRevision(
     size: editor.shifts.reduce((sum, shift) => sum + shift, Number(row['size'])),
     root: { opaqueRoot: row['opaque_root'] === 1, hasRoot: row['has_root'] === 1 },
   }
-}
-
-function hasAll(contents: ContentWriter, { digests }: RecipeBlock): boolean {
-  contents.lookUp(digests)
-  for (let at = 0; at < digests.length; at += DIGEST)
-    if (contents.find(digests.subarray(at, at + DIGEST)) === undefined) return false
-  return true
 }
 
 /** `breathe`: lets the event loop have a turn, when one is due. */
