@@ -21,10 +21,14 @@ import { openStore, type SeenFile } from '../index.ts'
 import { openDatabase, type Database } from '../store/database.ts'
 import { createIntake } from '../store/intake.ts'
 import { segmentPath, storePaths, type StorePaths } from '../store/paths.ts'
-import { midstatesUpTo } from './midstates.ts'
+import type { Operation } from '../recipe/read.ts'
+import { createTurns } from '../store/turns.ts'
+import { continueDigest } from './continued.ts'
+import { midstatesUpTo, type Midstate } from './midstates.ts'
 import { canContinue, createSha256 } from './sha256.ts'
 import { TarDigest } from './tar-digest.ts'
 import { createHashThread, type HashThread } from './thread.ts'
+import { VerifyList } from './verify.ts'
 
 const MB = 1024 * 1024
 
@@ -97,6 +101,91 @@ const overwrite = (contents: ContentWriter, content: number, bytes: Buffer): voi
   closeSync(fd)
 }
 
+describe('the digest of a tar that begins as another one', () => {
+  const some = Array.from({ length: 90 }, (_, i) => randomBytes(i === 70 ? 2 * MB : 700_000 - i))
+  const paddingOf = (i: number): number => (512 - ((some[i]?.length ?? 0) % 512)) % 512
+  const starts = [0]
+  for (const [i, bytes] of some.entries()) starts.push((starts[i] ?? 0) + 512 + bytes.length + paddingOf(i))
+  const operationsFrom = (from: number): Operation[] =>
+    some.flatMap((bytes, i): Operation[] => {
+      if ((starts[i] ?? 0) < from) return []
+      const length = paddingOf(i)
+      return [
+        { kind: 'literal', bytes: literalOf(i) },
+        { kind: 'run', digest: sha256(bytes), length: bytes.length },
+        ...(length === 0 ? [] : [{ kind: 'zeros' as const, length }]),
+      ]
+    })
+  const whole = async (contents: ContentWriter): Promise<{ sha256: string; midstates: Buffer }> => {
+    using digest = digestOf(contents, 'in the thread')
+    for (const [i, bytes] of some.entries()) {
+      digest.literal(literalOf(i))
+      digest.content(contents.find(sha256(bytes)) ?? -1)
+      digest.zeros(paddingOf(i))
+    }
+    return { sha256: await digest.end(), midstates: Buffer.from(digest.midstates) }
+  }
+  const continued = async (
+    contents: ContentWriter,
+    place: Midstate | undefined,
+    helper: () => HashThread = () => thread,
+  ) => {
+    const operations = operationsFrom(place?.bytes ?? 0)
+    const unverified = operations.flatMap((operation) =>
+      operation.kind === 'run' ? [contents.find(operation.digest) ?? -1] : [],
+    )
+    return await continueDigest({
+      place,
+      operations,
+      contents,
+      unverified,
+      reader,
+      thread: helper,
+      breathe: createTurns(undefined),
+    })
+  }
+
+  test('is the same from each place on, and so are its midstates; damage behind the place is found', async () => {
+    await store(some)
+    using contents = createSegmentWriter(paths, db)
+    const { sha256: expected, midstates } = await whole(contents)
+    for (const end of [-1, 5 * MB, 30 * MB, 50 * MB, 60 * MB]) {
+      const { last, packed = Buffer.alloc(0) } = midstatesUpTo(midstates, end) ?? {}
+      expect(last === undefined).toBe(end < 0)
+      const outcome = await continued(contents, last)
+      expect(outcome.sha256).toBe(expected)
+      expect(Buffer.concat([packed, outcome.midstates]).equals(midstates)).toBe(true)
+      for (const number of [3, 60, 70, 88]) {
+        const content = contents.find(sha256(some[number] ?? Buffer.alloc(0))) ?? -1
+        overwrite(contents, content, Buffer.from('damage'))
+        const found = await continued(contents, last).then(
+          (digested) => digested.sha256,
+          (error: { code: string }) => error.code,
+        )
+        // What is before the place is not read.
+        expect(found).toBe((starts[number] ?? 0) < (last?.bytes ?? 0) ? expected : 'STORE_CORRUPT')
+        overwrite(contents, content, some[number] ?? Buffer.alloc(0))
+      }
+    }
+  })
+
+  test('does not need the thread: one that never comes, and one that ends in the middle', async () => {
+    await store(some)
+    using contents = createSegmentWriter(paths, db)
+    const { sha256: expected } = await whole(contents)
+    const never: HashThread = { ...thread, verify: () => () => false }
+    const lost: HashThread = {
+      ...thread,
+      verify: (list) => {
+        expect(new VerifyList(list.shared, list.parts).take()).toBe(0)
+        return () => true
+      },
+    }
+    for (const helper of [never, lost])
+      expect((await continued(contents, undefined, () => helper)).sha256).toBe(expected)
+  })
+})
+
 describe.each(['here', 'in the thread'])('the digest of a tar, computed %s', (where) => {
   test.each(['small', 'large'])('is that of its bytes: %s', async (size) => {
     const rounds = size === 'small' ? 3 : 60
@@ -116,47 +205,6 @@ describe.each(['here', 'in the thread'])('the digest of a tar, computed %s', (wh
       expected.update(Buffer.alloc(round * 1000))
     }
     expect(await digest.end()).toBe(expected.digest('hex'))
-  })
-
-  test('goes on from a place; what was there before is verified, and damage is found', async () => {
-    const all = Array.from({ length: 90 }, (_, i) => randomBytes(i === 70 ? 2 * MB : 700_000 - i))
-    await store(all)
-    using contents = createSegmentWriter(paths, db)
-    const numbers = all.map((bytes) => contents.find(sha256(bytes)) ?? -1)
-    const paddingOf = (i: number): number => (512 - ((all[i]?.length ?? 0) % 512)) % 512
-    const starts = [0]
-    for (const [i, bytes] of all.entries()) starts.push((starts[i] ?? 0) + 512 + bytes.length + paddingOf(i))
-    const feed = (digest: TarDigest, from: number): void => {
-      for (const [i, number] of numbers.entries()) {
-        if ((starts[i] ?? 0) < from) continue
-        digest.literal(literalOf(i))
-        digest.content(number)
-        digest.zeros(paddingOf(i))
-      }
-    }
-    using first = digestOf(contents, 'in the thread')
-    feed(first, 0)
-    const expected = await first.end()
-    for (const place of [5 * MB, 30 * MB, 50 * MB, 60 * MB]) {
-      const { last, packed } = midstatesUpTo(first.midstates, place) ?? {}
-      if (last === undefined || packed === undefined) throw new Error('no midstate')
-      const outcome = async (): Promise<string> => {
-        using digest = digestOf(contents, where)
-        digest.expect((starts.at(-1) ?? 0) - last.bytes, last, packed)
-        feed(digest, last.bytes)
-        const digits = await digest.end()
-        expect(Buffer.from(digest.midstates).equals(first.midstates)).toBe(true)
-        return digits
-      }
-      expect(await outcome()).toBe(expected)
-      for (const number of [3, 60, 70, 88]) {
-        overwrite(contents, number, Buffer.from('damage'))
-        const found = await outcome().catch((error: { code: string }) => error.code)
-        // What is before the place is not read.
-        expect(found).toBe((starts[number] ?? 0) < last.bytes ? expected : 'STORE_CORRUPT')
-        overwrite(contents, number, all[number] ?? Buffer.alloc(0))
-      }
-    }
   })
 
   test('of several at a time', async () => {

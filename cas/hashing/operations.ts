@@ -1,32 +1,25 @@
 /**
  * What a tar is made of, for whoever computes its digest: literal bytes, zeros, and contents of the store, by where they are. Packed into buffers that pass from one thread to another without a copy.
  *
- * An operation: its kind (8 bytes, a number as float64, as are all fields) and length; of a content also segment, block, what is known of it, and
+ * An operation: its kind (8 bytes, a number as float64, as are all fields) and length; of a content also segment, block, 1 if it was written just now, and
  * its sha256; of a literal then its bytes, up to a multiple of 8.
  */
-import { createHash, type Hash } from 'node:crypto'
-import { damagedContent, MOST_AHEAD, type AheadReader, type ContentReader } from '../contents/reader.ts'
+import { createHash } from 'node:crypto'
+import type { AheadReader, ContentReader } from '../contents/reader.ts'
 import { DIGEST_BYTES, type Location } from '../contents/list.ts'
-import { operationsOf, type RecipeBlock } from '../recipe/read.ts'
-import { Fingerprint, Midstates, packMidstate, type Midstate } from './midstates.ts'
+import { Fingerprint, Midstates, packMidstate } from './midstates.ts'
+import { hashZeros, readContent } from './read.ts'
 import { canContinue, createSha256, type Sha256 } from './sha256.ts'
 
 const LITERAL = 0
-const ZEROS = 1
-const CONTENT = 2
-/** What is known of a content: nothing, so it is verified; that another verifies it; that it was written just now. */
-export type Known = 'unverified' | 'verified' | 'written'
-const KNOWN: readonly Known[] = ['unverified', 'verified', 'written']
+export const ZEROS = 1
+export const CONTENT = 2
 const HEAD = 16
 const CONTENT_BYTES = 5 * 8 + DIGEST_BYTES
-/** Numbers that say where a run of a block is. */
-export const PLACE = 3
 /** A message to another thread costs 100 us; what waits is in memory. */
 const BATCH = 256 * 1024
 /** Most tars are small. */
 const FIRST_BATCH = 64 * 1024
-const PART = 1024 * 1024
-const zeros = Buffer.alloc(64 * 1024)
 
 /** Collects operations. A batch that is full goes to `send`, and is its own from then on. */
 export class OperationWriter {
@@ -57,13 +50,13 @@ export class OperationWriter {
     this.#put(ZEROS, length)
   }
 
-  content(digest: Uint8Array, length: number, { segment, block }: Location, known: Known): void {
+  content(digest: Uint8Array, length: number, { segment, block }: Location, isOwn: boolean): void {
     this.#reserve(CONTENT_BYTES)
     this.#put(CONTENT, length)
     const at = this.#length / 8
     this.#view[at] = segment
     this.#view[at + 1] = block
-    this.#view[at + 2] = KNOWN.indexOf(known)
+    this.#view[at + 2] = isOwn ? 1 : 0
     this.#bytes.set(digest, this.#length + 24)
     this.#length += CONTENT_BYTES - HEAD
   }
@@ -107,7 +100,7 @@ export class OperationHash {
   /** For contents that were there before, and those that were written since the last batch. */
   readonly #present: AheadReader
   #written: AheadReader | undefined
-  #fingerprint: Fingerprint | undefined
+  readonly #fingerprint: Fingerprint | undefined
   readonly #known: Midstates | undefined
   /** The same as `#hash`. */
   #continued: Sha256 | undefined
@@ -125,13 +118,6 @@ export class OperationHash {
     this.#known = new Midstates(known)
     this.#hash = this.#continued = createSha256()
     if (known.length > 0) this.#pending = []
-  }
-
-  /** Before anything of the tar came, and only where `canContinue`: what comes is what follows on this place. */
-  continueFrom(place: Midstate): void {
-    this.#fingerprint = new Fingerprint(place)
-    this.#hash = this.#continued = createSha256(place)
-    this.#pending = undefined
   }
 
   /** Packed. */
@@ -153,36 +139,6 @@ export class OperationHash {
       from = at
     }
     this.#take({ batch, from, to: batch.length })
-  }
-
-  /**
-   * A block of a recipe, of which nothing is pending.
-   * @param places of its runs: segment, block, and 1 where another verifies it, else 0
-   */
-  updateBlock(path: string, block: RecipeBlock, places: Float64Array): void {
-    this.#hashPending()
-    this.#written?.forget()
-    let at = 0
-    for (const operation of operationsOf(path, block)) {
-      if (operation.kind === 'keep') continue
-      let fingerprint: Buffer | undefined
-      if (operation.kind === 'literal') {
-        this.#fingerprint?.literal(operation.bytes)
-        this.#hash.update(operation.bytes)
-      } else if (operation.kind === 'zeros') {
-        fingerprint = this.#fingerprint?.operation(ZEROS, operation.length)
-        this.#hashZeros(operation.length)
-      } else {
-        const { digest, length } = operation
-        fingerprint = this.#fingerprint?.operation(CONTENT, length, digest)
-        const location = { segment: places[at] ?? 0, block: places[at + 1] ?? 0 }
-        readContent(this.#reader, this.#present, digest, location, length, places[at + 2] === 1, (part) =>
-          this.#hash.update(part),
-        )
-        at += PLACE
-      }
-      if (fingerprint !== undefined) this.#keepState(fingerprint)
-    }
   }
 
   /** In hexadecimal digits. */
@@ -211,18 +167,9 @@ export class OperationHash {
       this.#pendingBytes = 0
       this.#hash = this.#continued = createSha256({ state, bytes: this.#fingerprint?.bytes ?? 0 })
     }
-    this.#keepState(fingerprint, state)
-  }
-
-  #keepState(fingerprint: Buffer, known?: Buffer): void {
-    const state = known ?? this.#continued?.state()
+    const here = state ?? this.#continued?.state()
     const bytes = this.#fingerprint?.bytes ?? 0
-    if (state !== undefined) this.#midstates.push(packMidstate({ fingerprint, state, bytes }))
-  }
-
-  #hashZeros(length: number): void {
-    for (let done = 0; done < length; done += zeros.length)
-      this.#hash.update(zeros.subarray(0, length - done))
+    if (here !== undefined) this.#midstates.push(packMidstate({ fingerprint, state: here, bytes }))
   }
 
   #take(part: Part): void {
@@ -249,7 +196,7 @@ export class OperationHash {
       if (kind === LITERAL) {
         this.#hash.update(batch.subarray(data, data + length))
       } else if (kind === ZEROS) {
-        this.#hashZeros(length)
+        hashZeros(this.#hash, length)
       } else if (kind === CONTENT) {
         this.#hashContent(batch, view, at)
       }
@@ -260,38 +207,14 @@ export class OperationHash {
     const { length: size, data } = operationAt(view, at)
     const digest = digestAt(batch, data)
     const location = { segment: view[data / 8] ?? 0, block: view[data / 8 + 1] ?? 0 }
-    const known = KNOWN[view[data / 8 + 2] ?? 0]
-    const ahead = known === 'written' ? (this.#written ??= this.#reader.ahead()) : this.#present
-    const take = (part: Buffer): void => this.#hash.update(part)
-    readContent(this.#reader, ahead, digest, location, size, known !== 'unverified', take)
+    const isOwn = view[data / 8 + 2] === 1
+    const ahead = isOwn ? (this.#written ??= this.#reader.ahead()) : this.#present
+    const take = (part: Buffer): void => {
+      this.#hash.update(part)
+    }
+    readContent(this.#reader, ahead, digest, location, size, { isRight: isOwn, take })
   }
 }
-
-/** All of a content, in parts, each valid during the call. Throws `STORE_CORRUPT` when it is not what its digest says, if it is not known to be right. */
-export function readContent(
-  reader: ContentReader,
-  ahead: AheadReader,
-  digest: Uint8Array,
-  location: Location,
-  size: number,
-  isRight: boolean,
-  take: (part: Buffer) => void = () => {},
-): void {
-  if (size <= MOST_AHEAD) {
-    take(ahead.read(digest, location, size, isRight))
-    return
-  }
-  const found: Hash | undefined = isRight ? undefined : createHash('sha256')
-  for (let done = 0; done < size; done += PART) {
-    const bytes = (part ??= Buffer.allocUnsafeSlow(PART)).subarray(0, Math.min(PART, size - done))
-    reader.read(digest, location, done, bytes)
-    found?.update(bytes)
-    take(bytes)
-  }
-  if (found?.digest().equals(digest) === false) throw damagedContent(digest)
-}
-
-let part: Buffer | undefined
 
 function operationAt(view: Float64Array, at: number) {
   return { kind: view[at / 8] ?? 0, length: view[at / 8 + 1] ?? 0, data: at + HEAD }

@@ -5,29 +5,30 @@ import type { MessagePort, Worker } from 'node:worker_threads'
 import { TbuildError } from '../../errors.ts'
 import type { StorePaths } from '../store/paths.ts'
 import type { DigestedFiles, FileBatch } from './files.ts'
-import type { Midstate } from './midstates.ts'
+import type { VerifyList } from './verify.ts'
 
 type Bytes = Uint8Array<ArrayBuffer>
 
 /**
- * To the thread. Of a tar: more of it (`batch` or `block`), its end, or that nobody wants to know; with the first what is known of others' beginnings. Of files: which, and
- * where to read them to.
+ * To the thread. Of a tar: more of it (`batch`; with the first what is known of others' beginnings), its end, or that nobody wants to know. Of files: which, and
+ * where to read them to. Or a list of contents to verify (`VerifyList`), with whoever does.
  */
-export type Request = TarRequest | FilesRequest
+export type Request = TarRequest | FilesRequest | VerifyRequest
 export interface TarRequest {
   readonly tar: number
   readonly batch?: Bytes
-  readonly block?: Uint8Array
-  readonly places?: Float64Array
   readonly known?: Uint8Array | undefined
-  /** Nothing of the tar came before it. */
-  readonly from?: Midstate
   readonly isDropped?: boolean
 }
 export interface FilesRequest {
   readonly files: number
   readonly batch: FileBatch
   readonly buffer: Bytes
+}
+
+export interface VerifyRequest {
+  readonly verify: SharedArrayBuffer
+  readonly parts: number
 }
 
 export interface Failure {
@@ -58,7 +59,7 @@ export interface FilesAnswer {
 
 export interface ThreadData {
   readonly paths: StorePaths
-  /** How many batches and blocks of tars, and how many of files, are done; and whether the thread lives. */
+  /** How many batches of tars, and how many of files, are done; and whether the thread lives. */
   readonly done: Int32Array
   /** For `FilesAnswer`s. */
   readonly port: MessagePort
@@ -70,12 +71,8 @@ export const ALIVE = 1
 export const DEAD = 2
 
 export interface TarJob extends Disposable {
-  /** What comes is what follows on this place. */
-  continueFrom(place: Midstate): void
   /** Takes the batch away. Waits when the thread is far behind. */
   send(batch: Bytes): void
-  /** A block of a recipe, and where its runs are: see `OperationHash.updateBlock`. */
-  sendBlock(block: Uint8Array, places: Float64Array): void
   /** Throws what the thread met, e.g. `STORE_CORRUPT`. */
   end(): Promise<DigestedTar>
 }
@@ -90,6 +87,8 @@ export interface FilesJob extends Disposable {
 export interface HashThread extends Disposable {
   /** Starts it, if it was not: there will be work soon. */
   begin(): void
+  /** It helps with the list as soon as it can. What is told: whether it has ended, and what it had taken nobody will do. */
+  verify(list: VerifyList): () => boolean
   /** `known`: midstates of other tars, packed. */
   tar(known: Uint8Array): TarJob
   /** Digests them; `undefined`: it has enough to do. Together they are at most `FILE_BYTES`. */
@@ -155,14 +154,17 @@ export function createHashThread(paths: StorePaths): HashThread {
     worker.postMessage(request, bytes === undefined ? [] : [bytes.buffer])
   }
   /** Until `ready`, which is asked again each time that something is done. False when the thread has ended, of which no event tells meanwhile. */
+  const isLost = (): boolean => {
+    const state = Atomics.load(done, STATE)
+    const isStarting = performance.now() - startedAt < MOST_STARTING_MS
+    return state !== ALIVE && (state === DEAD || !isStarting)
+  }
   const waitUntil = (index: number, ready: (count: number) => boolean): boolean => {
     for (;;) {
       const count = Atomics.load(done, index)
       if (ready(count)) return true
       if (Atomics.wait(done, index, count, LOOK_MS) !== 'timed-out') continue
-      const state = Atomics.load(done, STATE)
-      const isStarting = performance.now() - startedAt < MOST_STARTING_MS
-      if (state !== ALIVE && (state === DEAD || !isStarting)) return false
+      if (isLost()) return false
     }
   }
   const hasAnswered = (job: number): boolean => {
@@ -175,23 +177,21 @@ export function createHashThread(paths: StorePaths): HashThread {
 
   return {
     begin: () => void (worker ??= start()),
+    verify: ({ shared, parts }) => {
+      post({ verify: shared, parts })
+      return () => failure !== undefined || isLost()
+    },
     tar: (known) => {
       const tar = ++numbers
       let ended = false
       let isBegun = false
-      const postFirst = (request: TarRequest, bytes?: Bytes): void => {
-        post(isBegun ? request : { ...request, known }, bytes)
-        isBegun = true
-      }
-      const postNext = (request: TarRequest, bytes?: Bytes): void => {
-        if (!waitUntil(TARS_DONE, (count) => sent - count < MOST_TAR_BATCHES)) throw errorOf(undefined)
-        sent++
-        postFirst(request, bytes)
-      }
       return {
-        continueFrom: (from) => postFirst({ tar, from }),
-        send: (batch) => postNext({ tar, batch }, batch),
-        sendBlock: (block, places) => postNext({ tar, block, places }),
+        send: (batch) => {
+          if (!waitUntil(TARS_DONE, (count) => sent - count < MOST_TAR_BATCHES)) throw errorOf(undefined)
+          sent++
+          post({ tar, batch, known: isBegun ? undefined : known }, batch)
+          isBegun = true
+        },
         end: () => {
           ended = true
           if (failure !== undefined) return Promise.reject(failure)

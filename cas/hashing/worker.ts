@@ -3,7 +3,6 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { TbuildError } from '../../errors.ts'
 import { createContentReader } from '../contents/reader.ts'
 import { digestFiles } from './files.ts'
-import { blockOf } from '../recipe/read.ts'
 import { OperationHash } from './operations.ts'
 import {
   ALIVE,
@@ -19,7 +18,9 @@ import {
   type TarAnswer,
   type TarRequest,
   type ThreadData,
+  type VerifyRequest,
 } from './thread.ts'
+import { VerifyList } from './verify.ts'
 
 interface Tar extends Disposable {
   readonly hash: OperationHash
@@ -35,24 +36,15 @@ process.on('exit', () => Atomics.store(done, STATE, DEAD))
 
 parentPort?.on('message', (request: Request) => {
   if ('files' in request) takeFiles(request)
+  else if ('verify' in request) takeList(request)
   else takeTar(request)
 })
 
-function takeTar({ tar: number, batch, block, places, known, from, isDropped }: TarRequest): void {
+function takeTar({ tar: number, batch, known, isDropped }: TarRequest): void {
   const tar = tars.get(number) ?? beginTar(known)
   tars.set(number, tar)
-  if (from !== undefined) {
-    tar.hash.continueFrom(from)
-    return
-  }
   if (batch !== undefined) {
     tar.error ??= attempt(() => tar.hash.update(batch))
-    tell(TARS_DONE)
-    return
-  }
-  if (block !== undefined && places !== undefined) {
-    const bytes = Buffer.from(block.buffer, block.byteOffset, block.length)
-    tar.error ??= attempt(() => tar.hash.updateBlock('a recipe', blockOf(bytes), places))
     tell(TARS_DONE)
     return
   }
@@ -86,6 +78,12 @@ function takeFiles({ files, batch, buffer }: FilesRequest): void {
   const answer: FilesAnswer = { files, buffer, digested: digestFiles(batch, buffer) }
   port.postMessage(answer, [buffer.buffer])
   tell(FILES_DONE)
+}
+
+function takeList({ verify, parts }: VerifyRequest): void {
+  using reader = createContentReader(paths)
+  const verifyNext = new VerifyList(verify, parts).verifier(reader)
+  while (verifyNext());
 }
 
 function tell(index: number): void {

@@ -111,7 +111,11 @@ export function startEntryIngest(parts: IngestParts, digest: TarDigest): EntryIn
   const end = (): IncomingLayer => {
     endEntry()
     layer.zeros(END.length)
-    return { ...endDigest(digest), ...layer.finish() }
+    const ended = digest.end()
+    const diffId = typeof ended === 'string' ? diffIdOf(ended) : ended.then(diffIdOf)
+    // Told to whoever commits the layer, later.
+    if (typeof diffId !== 'string') diffId.catch(() => {})
+    return { ...layer.finish(), diffId, midstates: () => digest.midstates }
   }
   return {
     entry: (entry) => {
@@ -144,15 +148,6 @@ export function startEntryIngest(parts: IngestParts, digest: TarDigest): EntryIn
     },
     end,
   }
-}
-
-/** When all of the tar is in it. */
-export function endDigest(digest: TarDigest): Pick<IncomingLayer, 'diffId' | 'midstates'> {
-  const ended = digest.end()
-  const diffId = typeof ended === 'string' ? diffIdOf(ended) : ended.then(diffIdOf)
-  // Told to whoever commits the layer, later.
-  if (typeof diffId !== 'string') diffId.catch(() => {})
-  return { diffId, midstates: () => digest.midstates }
 }
 
 const PART = 1024 * 1024
@@ -359,7 +354,7 @@ class Incoming {
   }
 }
 
-function diffIdOf(sha256: string): DiffId {
+export function diffIdOf(sha256: string): DiffId {
   return `sha256:${sha256}` as DiffId
 }
 

@@ -327,9 +327,10 @@ export function createLayerStore(
         return planRevision(context, former, revisions, intake.contents)
       })
       if (plan === undefined) return undefined
-      const { stored } = await begin(intake, (parts, own) =>
-        writeRevision(plan, parts, own.use(intake.digest), createTurns(signal)),
-      )
+      const { stored } = await begin(intake, (parts, own) => {
+        own.use(intake.digest)
+        return writeRevision(context, plan, parts, createTurns(signal))
+      })
       return { layer: new LayerState(inBackground(stored())), shifts: plan.shifts }
     },
     mount,

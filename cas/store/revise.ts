@@ -7,16 +7,18 @@
  */
 import type { ContentWriter } from '../contents/types.ts'
 import type { RevisedName } from '../drivers/types.ts'
+import { continueDigest } from '../hashing/continued.ts'
 import { midstatesUpTo } from '../hashing/midstates.ts'
 import { canContinue } from '../hashing/sha256.ts'
-import type { TarDigest } from '../hashing/tar-digest.ts'
+import type { DiffId } from '../oci.ts'
+import { DIGEST } from '../recipe/format.ts'
 import { startsOf } from '../recipe/outline.ts'
 import { operationsOf, recipeBlocks, type Operation, type RecipeBlock } from '../recipe/read.ts'
 import type { RecipeWriter } from '../recipe/write.ts'
 import { BLOCK, type TarEntry } from '../tar/entry.ts'
 import { encodeHeader, padding, TarReader } from '../tar/index.ts'
 import type { StoreContext } from './context.ts'
-import { endDigest, type IncomingLayer, type IngestParts } from './ingest.ts'
+import { diffIdOf, type IncomingLayer, type IngestParts } from './ingest.ts'
 import { midstatesOf } from './midstates.ts'
 import { recipePath } from './paths.ts'
 import type { FormerLayer, Revision } from './types.ts'
@@ -83,46 +85,94 @@ export function planRevision(
 
 /** `breathe`: lets the event loop have a turn, when one is due. */
 export async function writeRevision(
+  { reader, hashThread }: StoreContext,
   { former, parts, known, names, root, size }: RevisionPlan,
   { contents, recipe }: IngestParts,
-  digest: TarDigest,
   breathe: () => Promise<void> | undefined,
 ): Promise<IncomingLayer> {
-  const from = known?.last.bytes ?? 0
-  digest.expect(size - from, known?.last, known?.packed)
-  let position = 0
-  /** What of a part is behind the place. */
-  const hash = (operations: Iterable<Operation>): void => {
-    let at = position
-    for (const operation of operations) {
-      const end = at + lengthOf(operation)
-      if (at >= from) digest.operation(operation)
-      else if (end > from) throw new Error(`no operation ends at ${from}`)
-      at = end
-    }
-  }
   for (const part of parts) {
-    if ('operations' in part) {
-      for (const operation of part.operations) write(recipe, operation)
-      hash(part.operations)
-      for (const operation of part.operations) position += lengthOf(operation)
-    } else {
-      recipe.copy(part.block, part.length)
-      if (position >= from) digest.block(recipe.path, part.block)
-      else if (position + part.length > from) hash(operationsOf(recipe.path, part.block))
-      position += part.length
-    }
+    if ('block' in part) recipe.copy(part.block, part.length)
+    else for (const operation of part.operations) write(recipe, operation)
     const turn = breathe()
     if (turn !== undefined) await turn
   }
+  const rest = restOf(parts, known?.last.bytes ?? 0)
+  const digested = continueDigest({
+    place: known?.last,
+    operations: operationsOfAll(rest),
+    contents,
+    unverified: unverifiedOf(rest, contents),
+    reader: reader(),
+    thread: hashThread,
+    breathe,
+  })
+  // Told to whoever commits the layer, later.
+  digested.catch(() => {})
+  let midstates: Uint8Array = new Uint8Array(0)
+  const diffId = async (): Promise<DiffId> => {
+    const { sha256, midstates: others } = await digested
+    midstates = Buffer.concat([known?.packed ?? midstates, others])
+    return diffIdOf(sha256)
+  }
   return {
-    ...endDigest(digest),
+    diffId: diffId(),
+    midstates: () => midstates,
     size,
     root,
     index: async (driver) => await driver.revisedIndex?.(former.diffId, names, contents.list),
     contents,
     recipe,
   }
+}
+
+/** Behind a place in the tar, where an operation ends. */
+function restOf(parts: readonly Part[], from: number): Part[] {
+  const rest: Part[] = []
+  let position = 0
+  for (const part of parts) {
+    const end = position + ('block' in part ? part.length : lengthOfAll(part.operations))
+    if (position >= from) rest.push(part)
+    else if (end > from) rest.push({ operations: behind(operationsOfAll([part]), from - position) })
+    position = end
+  }
+  return rest
+}
+
+function behind(operations: Iterable<Operation>, length: number): Operation[] {
+  let position = 0
+  const rest: Operation[] = []
+  for (const operation of operations) {
+    if (position >= length) rest.push(operation)
+    position += lengthOf(operation)
+    if (rest.length === 0 && position > length) throw new Error(`no operation ends at ${length}`)
+  }
+  return rest
+}
+
+function lengthOfAll(operations: readonly Operation[]): number {
+  return operations.reduce((sum, operation) => sum + lengthOf(operation), 0)
+}
+
+function* operationsOfAll(parts: readonly Part[]): Generator<Operation, void, undefined> {
+  for (const part of parts) yield* 'block' in part ? operationsOf('a recipe', part.block) : part.operations
+}
+
+/** Each once; what was written just now is not among them. */
+function unverifiedOf(parts: readonly Part[], contents: ContentWriter): number[] {
+  const numbers = new Set<number>()
+  const add = (digest: Buffer): void => {
+    const content = contents.find(digest)
+    if (content !== undefined && !contents.isOwn(content)) numbers.add(content)
+  }
+  for (const part of parts) {
+    if ('operations' in part) {
+      for (const operation of part.operations) if (operation.kind === 'run') add(operation.digest)
+      continue
+    }
+    const { digests } = part.block
+    for (let at = 0; at < digests.length; at += DIGEST) add(digests.subarray(at, at + DIGEST))
+  }
+  return [...numbers]
 }
 
 function write(recipe: RecipeWriter, operation: Operation): void {
