@@ -2,7 +2,6 @@
  * The layer that this COPY of a build context gave last. Where the next one would differ from it by nothing but what some files hold, and by times, that layer is revised:
  * nothing is written that was written before, and nothing of the parent is mounted. A directory in which names were made keeps the time at which that was.
  */
-import { isDeepStrictEqual } from 'node:util'
 import type { DiffId, Intake, Layer, Revision, Store } from '../../cas/index.ts'
 import { Listing, type Walked } from '../copy/listing.ts'
 
@@ -81,7 +80,8 @@ export class Former {
     const bytes = this.#store.notes.read(this.#place)
     const note = bytes && unpack(bytes)
     if (note?.head.latest !== String(this.#copied.latest)) return undefined
-    return isDeepStrictEqual(note.head.parents, await storedSoFar(this.#parents)) ? note : undefined
+    const parents = await storedSoFar(this.#parents)
+    return parents?.join() === note.head.parents.join() ? note : undefined
   }
 
   #revisions(different: readonly number[], starts: Float64Array): Revision[] {

@@ -314,7 +314,7 @@ function addRows(row: readonly unknown[] | undefined, list: ContentList): number
   const numbers: number[] = []
   for (let at = 0; at < packed.length; at += PACKED_ROW) {
     const digestEnd = at + DIGEST_BYTES
-    const size = Number(packed.readBigUInt64BE(digestEnd + 8))
+    const size = packed.readUInt32BE(digestEnd + 8) * 2 ** 32 + packed.readUInt32BE(digestEnd + 12)
     const place = { segment: packed.readUInt32BE(digestEnd), block: packed.readUInt32BE(digestEnd + 4) }
     numbers.push(list.add(packed.subarray(at, digestEnd), size, place))
   }

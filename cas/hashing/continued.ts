@@ -39,7 +39,7 @@ export async function continueDigest(tar: ContinuedTar): Promise<DigestedTar> {
     // First whoever asks for it does what can go on meanwhile.
     await new Promise(setImmediate)
     const hash = canContinue() ? createSha256(place) : undefined
-    const digest = hash ?? createHash('sha256')
+    const digest = new Staged(hash ?? createHash('sha256'))
     const fingerprint = hash && new Fingerprint(place)
     const midstates: Buffer[] = []
     const ahead = reader.ahead()
@@ -56,16 +56,46 @@ export async function continueDigest(tar: ContinuedTar): Promise<DigestedTar> {
         const pending = hashContent(tar, ahead, operation.digest, digest) ?? breathe()
         if (pending !== undefined) await pending
       }
-      if (reached !== undefined && hash !== undefined && fingerprint !== undefined)
-        midstates.push(packMidstate({ fingerprint: reached, state: hash.state(), bytes: fingerprint.bytes }))
+      if (reached === undefined || hash === undefined || fingerprint === undefined) continue
+      digest.flush()
+      midstates.push(packMidstate({ fingerprint: reached, state: hash.state(), bytes: fingerprint.bytes }))
     }
+    digest.flush()
     const verifyNext = list.verifier(reader)
     while (verifyNext()) await breathe()
     while (!list.isDone && !isAlone()) await list.wait()
     list.check(reader)
-    return { sha256: Buffer.from(digest.digest()).toString('hex'), midstates: Buffer.concat(midstates) }
+    return { sha256: digest.hash.digest().toString('hex'), midstates: Buffer.concat(midstates) }
   } finally {
     list.stop()
+  }
+}
+
+const STAGE = 256 * 1024
+
+/** Gathers small parts: to hash each by itself takes longer than to copy it. */
+class Staged {
+  readonly hash: Pick<Sha256, 'update' | 'digest'>
+  readonly #buffer = Buffer.allocUnsafeSlow(STAGE)
+  #filled = 0
+
+  constructor(hash: Pick<Sha256, 'update' | 'digest'>) {
+    this.hash = hash
+  }
+
+  update(bytes: Uint8Array): void {
+    if (this.#filled + bytes.length > STAGE) this.flush()
+    if (bytes.length > STAGE) {
+      this.hash.update(bytes)
+      return
+    }
+    this.#buffer.set(bytes, this.#filled)
+    this.#filled += bytes.length
+  }
+
+  flush(): void {
+    this.hash.update(this.#buffer.subarray(0, this.#filled))
+    this.#filled = 0
   }
 }
 

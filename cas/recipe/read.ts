@@ -1,5 +1,5 @@
 /** Reads a recipe, block by block. Whatever is wrong with it is `STORE_CORRUPT`. */
-import { closeSync, openSync, readSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs'
 import { crc32, zstdDecompressSync } from 'node:zlib'
 import { TbuildError } from '../../errors.ts'
 import { isErrno } from '../../linux/index.ts'
@@ -25,6 +25,9 @@ export interface RecipeBlock {
 /** A literal of 1 MiB and what else a block holds; more is no block of ours. */
 const MOST_BYTES = 64 * 1024 * 1024
 const NOTHING = Buffer.alloc(BLOCK_HEADER)
+const SPARE = 64
+/** Bytes of the tar's length, behind it. */
+const END = 8
 
 export function* readRecipe(path: string): Generator<Operation, void, undefined> {
   let total = 0
@@ -45,11 +48,23 @@ export function* recipeDigests(path: string): Generator<Buffer, void, undefined>
   })
 }
 
-/** Block by block. Each stays as it is. */
-export function* recipeBlocks(path: string): Generator<RecipeBlock, void, undefined> {
-  yield* eachBlock(path, function* (block) {
-    yield block
-  })
+/** All blocks, at once. */
+export function recipeBlocks(path: string): RecipeBlock[] {
+  const fd = open(path)
+  let file: Buffer
+  try {
+    file = readFileSync(fd)
+  } finally {
+    closeSync(fd)
+  }
+  const blocks: RecipeBlock[] = []
+  for (let at = MAGIC.length; at + BLOCK_HEADER + END <= file.length;) {
+    const length = lengthOf(path, file.subarray(at, at + BLOCK_HEADER))
+    if (length === 0) return blocks
+    blocks.push(blockOf(path, file.subarray(at, at + length)))
+    at += length
+  }
+  throw corrupt(path)
 }
 
 /** Returns the tar's length that the end block names. */
@@ -62,19 +77,11 @@ function* eachBlock<T>(
     if (!read(path, fd, MAGIC.length).equals(MAGIC)) throw corrupt(path)
     for (;;) {
       const head = read(path, fd, BLOCK_HEADER)
-      const packedBytes = head.readUInt32LE(0)
-      if (packedBytes === 0) {
-        if (!head.equals(NOTHING)) throw corrupt(path)
-        break
-      }
-      const digestBytes = head.readUInt32LE(4) * DIGEST
-      const sizes = [packedBytes, digestBytes, head.readUInt32LE(8), head.readUInt32LE(12)]
-      if (Math.max(...sizes) > MOST_BYTES) throw corrupt(path)
-      const bytes = Buffer.concat([head, read(path, fd, digestBytes + packedBytes)])
-      if (crc32(bytes.subarray(BLOCK_HEADER)) !== head.readUInt32LE(16)) throw corrupt(path)
-      yield* visit(blockOf(bytes))
+      const length = lengthOf(path, head)
+      if (length === 0) break
+      yield* visit(blockOf(path, Buffer.concat([head, read(path, fd, length - BLOCK_HEADER)])))
     }
-    const length = Number(read(path, fd, 8).readBigUInt64LE())
+    const length = Number(read(path, fd, END).readBigUInt64LE())
     if (readSync(fd, Buffer.alloc(1), 0, 1, null) > 0) throw corrupt(path)
     return length
   } finally {
@@ -82,9 +89,20 @@ function* eachBlock<T>(
   }
 }
 
-/** From the bytes of one. */
-export function blockOf(bytes: Buffer): RecipeBlock {
+/** Of a block, by its head; 0: it is the end. */
+function lengthOf(path: string, head: Buffer): number {
+  const packedBytes = head.readUInt32LE(0)
+  if (packedBytes === 0 && !head.equals(NOTHING)) throw corrupt(path)
+  if (packedBytes === 0) return 0
+  const digestBytes = head.readUInt32LE(4) * DIGEST
+  const sizes = [packedBytes, digestBytes, head.readUInt32LE(8), head.readUInt32LE(12)]
+  if (Math.max(...sizes) > MOST_BYTES) throw corrupt(path)
+  return BLOCK_HEADER + digestBytes + packedBytes
+}
+
+function blockOf(path: string, bytes: Buffer): RecipeBlock {
   const packedAt = BLOCK_HEADER + bytes.readUInt32LE(4) * DIGEST
+  if (crc32(bytes.subarray(BLOCK_HEADER)) !== bytes.readUInt32LE(16)) throw corrupt(path)
   return {
     bytes,
     digests: bytes.subarray(BLOCK_HEADER, packedAt),
@@ -132,7 +150,9 @@ export function* operationsOf(path: string, block: RecipeBlock): Generator<Opera
 
 function unpack(path: string, packed: Buffer, length: number): Buffer {
   try {
-    const unpacked = zstdDecompressSync(packed, { maxOutputLength: Math.max(1, length) })
+    // Room for all of it at once, and a little for zstd to see that this is the end: a fifth of the time.
+    const chunkSize = length + SPARE
+    const unpacked = zstdDecompressSync(packed, { chunkSize, maxOutputLength: Math.max(1, length) })
     if (unpacked.length === length) return unpacked
   } catch {
     // Said below.

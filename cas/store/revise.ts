@@ -50,7 +50,7 @@ export function planRevision(
   const { diffId } = former
   const row = db.get('SELECT size, opaque_root, has_root FROM layers WHERE diff_id = ?', diffId)
   const path = recipePath(paths, diffId)
-  const blocks = [...recipeBlocks(path)]
+  const blocks = recipeBlocks(path)
   const starts = startsOf(former.outline, blocks)
   if (row === undefined || starts === undefined) return undefined
   const first = revisions[0]?.start ?? 0
