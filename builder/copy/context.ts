@@ -2,7 +2,7 @@
 import { closeSync, constants, openSync, readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { TbuildError } from '../../errors.ts'
-import { openTree, show, type Stat, type Tree, type TreeEntry } from '../../cas/index.ts'
+import { openTree, show, type Stat, type StatCache, type Tree, type TreeEntry } from '../../cas/index.ts'
 import {
   createIgnoreMatcher,
   parseIgnoreFile,
@@ -16,8 +16,15 @@ export interface BuildContext extends Disposable {
   whyIgnored(path: string): string | undefined
 }
 
-/** `readIgnore`: its ignore file, if it has one. Throws `CONTEXT_INVALID`, and `DockerfileError` for a malformed ignore file. */
-export function openContext(directory: string, readIgnore: () => IgnoreFile | undefined): BuildContext {
+/**
+ * `readIgnore`: its ignore file, if it has one; `names`: what is known of its directories. Throws `CONTEXT_INVALID`, and `DockerfileError` for a malformed
+ * ignore file.
+ */
+export function openContext(
+  directory: string,
+  readIgnore: () => IgnoreFile | undefined,
+  names?: StatCache,
+): BuildContext {
   let fd: number
   try {
     fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
@@ -32,7 +39,7 @@ export function openContext(directory: string, readIgnore: () => IgnoreFile | un
     )
   }
   const ignore = readIgnore()
-  const files = openTree(fd)
+  const files = openTree(fd, names)
   const tree = remembered(ignore === undefined ? files : withoutIgnored(files, ignore.matcher))
   return {
     tree,

@@ -15,24 +15,26 @@ export interface Contexts extends Disposable {
 export function openContexts(request: BuildRequest, store: Store): Contexts {
   const opened = new Map<ContextDirectory | undefined, BuildContext>()
   const caches = new Map<ContextDirectory | undefined, StatCache>()
+  const statCache = (named?: ContextDirectory): StatCache | undefined => {
+    if (request.noStatCache === true || named?.isFetched === true) return undefined
+    let cache = caches.get(named)
+    if (cache === undefined) {
+      cache = store.statCache(resolve(named?.directory ?? request.context))
+      caches.set(named, cache)
+    }
+    return cache
+  }
   return {
     open(named) {
       let context = opened.get(named)
       if (context === undefined) {
-        context = openContext(named?.directory ?? request.context, () => ignoreFile(request, named))
+        const directory = named?.directory ?? request.context
+        context = openContext(directory, () => ignoreFile(request, named), statCache(named))
         opened.set(named, context)
       }
       return context
     },
-    statCache(named) {
-      if (request.noStatCache === true || named?.isFetched === true) return undefined
-      let cache = caches.get(named)
-      if (cache === undefined) {
-        cache = store.statCache(resolve(named?.directory ?? request.context))
-        caches.set(named, cache)
-      }
-      return cache
-    },
+    statCache,
     [Symbol.dispose]() {
       for (const cache of caches.values()) cache.save()
       for (const context of opened.values()) context[Symbol.dispose]()

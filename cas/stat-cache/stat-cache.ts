@@ -10,14 +10,14 @@
  * - A file that somebody holds mapped for writing may change without a new time until the kernel writes the page back; and some file systems in user space
  *   do not keep change times. For those there is `--no-stat-cache`.
  *
- * File: a magic line, records of 84 bytes, a crc32 of the records. A record: device, inode, size (8 each, little-endian), mtime, ctime (seconds 8,
- * nanoseconds 4), flags (4), sha256.
+ * File: records of 84 bytes: key, flags (4), sha256.
  */
-import { closeSync, fstatSync, openSync, rmSync } from 'node:fs'
-import { hash, randomBytes } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { join } from 'node:path'
 import type { Stat } from '../../linux/index.ts'
 import type { KnownFile, StatCache } from '../store/types.ts'
+import { encodeKey, fileSystemTime, INODE_WORDS, isSettled, key, KEY_WORDS, keyWords } from './key.ts'
+import { NameCache } from './names.ts'
 import { readNote, writeNote } from './note.ts'
 
 const EMPTY = Buffer.alloc(0)
@@ -27,7 +27,6 @@ const FLAGS_AT = 48
 const DIGEST_AT = 52
 /** It has no extended attributes, which are not asked for then: setting one moves the change time. */
 const PLAIN = 1
-const SETTLED_NS = 2_000_000_000n
 /** Records of files that were not asked for are kept while there are no more than so many times those that were. */
 const MOST_UNUSED = 3
 
@@ -42,6 +41,9 @@ export function openStatCache(directory: string, context: string): StatCache {
   let used = new Uint8Array(known.count)
   let uses = 0
   let now: bigint | undefined
+  // Asked before anything is read: later would be too late.
+  const timeOf = (): bigint => (now ??= fileSystemTime(directory))
+  const names = new NameCache(`${path}.names`, timeOf)
 
   return {
     get size() {
@@ -50,8 +52,7 @@ export function openStatCache(directory: string, context: string): StatCache {
     find: (stats) => {
       const at = known.find(stats)
       if (at === undefined) {
-        // Asked before it is read: later would be too late.
-        now ??= fileSystemTime(directory)
+        timeOf()
         return undefined
       }
       uses += 1 - (used[at / RECORD] ?? 1)
@@ -59,13 +60,12 @@ export function openStatCache(directory: string, context: string): StatCache {
       return new Recorded(known.records, known.words, at)
     },
     remember: (stats, { digest, isPlain }) => {
-      const settled = (now ?? 0n) - SETTLED_NS
-      if (stats.ctimeNs > settled || stats.mtimeNs > settled) return
+      if (!isSettled(stats, timeOf())) return
       const record = Buffer.alloc(RECORD)
-      encode(stats)
-      record.set(wanted)
+      encodeKey(stats)
+      record.set(key)
       if (stats.nlink > 1) {
-        const inode = record.toString('latin1', 0, DEVICE_AND_INODE * 4)
+        const inode = record.toString('latin1', 0, INODE_WORDS * 4)
         if (linked.has(inode)) return
         linked.add(inode)
       }
@@ -73,7 +73,15 @@ export function openStatCache(directory: string, context: string): StatCache {
       record.set(digest, DIGEST_AT)
       fresh.push(record)
     },
+    names: (stats, list) => {
+      const there = names.find(stats)
+      if (there !== undefined) return there
+      const listed = list()
+      names.remember(stats, listed)
+      return listed
+    },
     save: () => {
+      names.save()
       if (fresh.length === 0) return
       const all = known.records
       const most = (uses + fresh.length) * MOST_UNUSED
@@ -137,10 +145,8 @@ interface Index {
   findInode(record: Buffer): number | undefined
 }
 
-/** Of 4 bytes each: of a record, and of what tells whether a file is unchanged. */
+/** Of 4 bytes each, of a record. */
 const WORDS = RECORD / 4
-const KEY_WORDS = FLAGS_AT / 4
-const DEVICE_AND_INODE = 4
 const DIGEST_WORDS = (RECORD - DIGEST_AT) / 4
 
 /**
@@ -153,23 +159,22 @@ function index(records: Buffer): Index {
   let next = 0
   let table: ((inode: Uint32Array) => number | undefined) | undefined
   const lookup = (inode: Uint32Array): number | undefined => (table ??= createTable(words, count))(inode)
-  const isSameInode = (record: number): boolean =>
-    isSame(words, record * WORDS, wantedWords, 0, DEVICE_AND_INODE)
+  const isSameInode = (record: number): boolean => isSame(words, record * WORDS, keyWords, 0, INODE_WORDS)
   return {
     records,
     words,
     count,
     find: (stats) => {
       if (count === 0) return undefined
-      encode(stats)
-      const found = next < count && isSameInode(next) ? next : lookup(wantedWords)
+      encodeKey(stats)
+      const found = next < count && isSameInode(next) ? next : lookup(keyWords)
       if (found === undefined) return undefined
       next = found + 1
-      return isSame(words, found * WORDS, wantedWords, 0, KEY_WORDS) ? found * RECORD : undefined
+      return isSame(words, found * WORDS, keyWords, 0, KEY_WORDS) ? found * RECORD : undefined
     },
     findInode: (record) => {
-      wanted.set(record.subarray(0, wanted.length))
-      const found = lookup(wantedWords)
+      key.set(record.subarray(0, key.length))
+      const found = lookup(keyWords)
       return found === undefined ? undefined : found * RECORD
     },
   }
@@ -183,7 +188,7 @@ function createTable(words: Uint32Array, count: number): (inode: Uint32Array) =>
   const slotOf = (inode: Uint32Array, from: number): number => {
     let slot = Math.imul(inode[from + 2] ?? 0, 0x9e3779b1) & mask
     for (; table[slot] !== 0; slot = (slot + 1) & mask)
-      if (isSame(words, ((table[slot] ?? 0) - 1) * WORDS, inode, from, DEVICE_AND_INODE)) break
+      if (isSame(words, ((table[slot] ?? 0) - 1) * WORDS, inode, from, INODE_WORDS)) break
     return slot
   }
   for (let i = 0; i < count; i++) table[slotOf(words, i * WORDS)] = i + 1
@@ -198,41 +203,8 @@ function isSame(a: Uint32Array, from: number, b: Uint32Array, at: number, length
   return true
 }
 
-const wantedWords = new Uint32Array(KEY_WORDS)
-const wanted = new Uint8Array(wantedWords.buffer)
-
-/** Into `wanted`. */
-function encode(stats: Stat): void {
-  putNumber(0, stats.dev)
-  wantedWords[2] = stats.inoLow
-  wantedWords[3] = stats.inoHigh
-  putNumber(4, stats.size)
-  putNumber(6, stats.mtimeSeconds)
-  wantedWords[8] = stats.mtimeNanoseconds
-  putNumber(9, stats.ctimeSeconds)
-  wantedWords[11] = stats.ctimeNanoseconds
-}
-
-function putNumber(at: number, value: number): void {
-  // Each takes what is left of it modulo 2^32.
-  wantedWords[at] = value
-  wantedWords[at + 1] = Math.floor(value / 2 ** 32)
-}
-
 /** The records; none when the file is missing or not whole. */
 function load(path: string): Buffer {
   const records = readNote(path, MAGIC) ?? EMPTY
   return records.length % RECORD === 0 ? records : EMPTY
-}
-
-/** What the kernel's clock would give a file that is written now. */
-function fileSystemTime(directory: string): bigint {
-  const path = join(directory, `.${randomBytes(8).toString('hex')}`)
-  const fd = openSync(path, 'wx', 0o600)
-  try {
-    return fstatSync(fd, { bigint: true }).ctimeNs
-  } finally {
-    closeSync(fd)
-    rmSync(path)
-  }
 }

@@ -332,12 +332,14 @@ export function knownFile(digest: Buffer, isPlain: boolean): KnownFile {
   }
 }
 
-/** Digests of files of a directory that is built from: see `cas/stat-cache`. */
+/** Digests of files, and names in directories, of a directory that is built from: see `cas/stat-cache`. */
 export interface StatCache {
   /** How many files it knows. */
   readonly size: number
   /** Of a file that is unchanged since it was remembered. A view, valid until `save`. */
   find(stats: Stat): KnownFile | undefined
+  /** Names in a directory, in the order of their bytes: if it is unchanged since they were listed, those; else what `list` gives. */
+  names(stats: Stat, list: () => string[]): readonly string[]
   /** After `find` has not found it: `stats` as they were then, and when the file was opened to be read. */
   remember(stats: Stat, file: Pick<KnownFile, 'digest' | 'isPlain'>): void
   save(): void

@@ -6,6 +6,7 @@
 import { closeSync } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
 import { isErrno, readlinkat, statOf, type Stat } from '../../linux/index.ts'
+import type { StatCache } from '../store/types.ts'
 import { readAttributes } from '../tar/attributes.ts'
 import { inDirectory, pathOf } from '../tar/names.ts'
 import { listDirectory, lstatAt, openDirectory, openFile } from '../tar/tree.ts'
@@ -40,8 +41,8 @@ export interface TreeEntry {
   readonly stats: Stat
 }
 
-/** `rootFd` stays the caller's. */
-export function openTree(rootFd: number): Tree {
+/** `rootFd` stays the caller's. `names`: what is in a directory may be known without listing it. */
+export function openTree(rootFd: number, names?: Pick<StatCache, 'names'>): Tree {
   const directories = new Map<string, number>()
   const directory = (path: string): number => {
     const known = directories.get(path)
@@ -64,6 +65,8 @@ export function openTree(rootFd: number): Tree {
     const slash = path.lastIndexOf('/')
     return [directory(slash < 0 ? '' : path.slice(0, slash)), path === '' ? '.' : path.slice(slash + 1)]
   }
+  const namesIn = (fd: number): readonly string[] =>
+    names === undefined ? listDirectory(fd) : names.names(statOf(fd), () => listDirectory(fd))
   return {
     root: rootFd,
     lstat: (path) => {
@@ -75,11 +78,11 @@ export function openTree(rootFd: number): Tree {
         throw error
       }
     },
-    list: (path) => listDirectory(directory(path)),
+    list: (path) => namesIn(directory(path)),
     entries: (path) => {
       const fd = directory(path)
       const entries: TreeEntry[] = []
-      for (const name of listDirectory(fd)) {
+      for (const name of namesIn(fd)) {
         const stats = lstatAt(fd, name)
         if (stats !== undefined) entries.push({ name, stats })
       }
