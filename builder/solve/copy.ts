@@ -8,8 +8,8 @@ import { parseMode } from '../copy/mode.ts'
 import { unpackArchive } from '../copy/unpack.ts'
 import type { CopyStep, WorkdirStep } from '../plan/types.ts'
 import type { SolveContext } from './context.ts'
-import { Former } from './former.ts'
-import { excludesOf, MANY_ENTRIES, type Sources } from './sources.ts'
+import { Former, LEAST_ENTRIES } from './former.ts'
+import { excludesOf, type Sources } from './sources.ts'
 
 /**
  * On top of `layers`.
@@ -46,7 +46,7 @@ function formerOf(
 ): Former | undefined {
   const { store, request, nowNs } = context
   const { source } = step
-  if (digested === undefined || digested.listing.entries < MANY_ENTRIES) return undefined
+  if (digested === undefined || digested.listing.entries < LEAST_ENTRIES) return undefined
   if (source.kind !== 'context' || step.remotes.size > 0 || step.unpack) return undefined
   if (context.statCache(source.directory) === undefined) return undefined
   const directory = resolve(source.directory?.directory ?? request.context)

@@ -5,6 +5,8 @@
 import type { DiffId, Intake, Layer, Revision, Store } from '../../cas/index.ts'
 import { Listing, type Walked } from '../copy/listing.ts'
 
+/** Fewer are written in the time in which a former layer is looked at. */
+export const LEAST_ENTRIES = 1500
 /** When more than this share has changed, writing is as quick. */
 const MOST_CHANGED = 1 / 8
 

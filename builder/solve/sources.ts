@@ -10,9 +10,6 @@ import { digestSources, type SourceDigest } from '../copy/source.ts'
 import type { Taking } from '../plan/types.ts'
 import type { SolveContext } from './context.ts'
 
-/** For a layer of so many it is worth to have a thread, or to look at what the last one was. */
-export const MANY_ENTRIES = 1500
-
 /** The sources of a step, in a tree that somebody keeps open. */
 export interface Sources extends AsyncDisposable {
   readonly selected: readonly Selected[]
@@ -109,13 +106,12 @@ export async function digestOf(context: SolveContext, step: Taking, sources: Sou
     step.source.kind === 'context' && step.remotes.size === 0
       ? context.statCache(directoryOf(step))
       : undefined
-  const isLarge = (statCache?.size ?? 0) >= MANY_ENTRIES
   sources.digested ??= await digestSources(sources.selected, {
     owners: ownersOf(step),
     itself: step.parents,
     excludes: excludesOf(step),
     signal: context.signal,
-    intake: () => (sources.intake ??= context.store.layers.intake({ isLarge })),
+    intake: () => (sources.intake ??= context.store.layers.intake()),
     statCache,
   })
   return sources.digested.digest

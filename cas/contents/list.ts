@@ -61,7 +61,7 @@ export class ContentList {
   digest(content: number): Buffer {
     return this.#digests.subarray(content * DIGEST_BYTES, (content + 1) * DIGEST_BYTES)
   }
-  copyDigest(content: number, into: Buffer, at = 0): void {
+  copyDigest(content: number, into: Uint8Array, at = 0): void {
     this.#digests.copy(into, at, content * DIGEST_BYTES, (content + 1) * DIGEST_BYTES)
   }
   size(content: number): number {

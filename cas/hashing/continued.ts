@@ -27,8 +27,8 @@ export interface ContinuedTar {
   readonly breathe: () => Promise<void> | undefined
 }
 
-/** Fewer parts than that are verified before a thread would be asked. */
-const FEW_PARTS = 3
+/** Fewer parts than that are verified in the time in which a thread starts. */
+const FEW_PARTS = 10
 
 /** The digest, and midstates behind the place. Throws `STORE_CORRUPT`. */
 export async function continueDigest(tar: ContinuedTar): Promise<DigestedTar> {

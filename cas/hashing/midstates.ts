@@ -49,7 +49,8 @@ const BUFFER = 64 * 1024
 /** Says of each place what led there. */
 export class Fingerprint {
   #hash: Hash = createHash('sha256')
-  readonly #buffer = Buffer.alloc(BUFFER)
+  readonly #buffer = Buffer.allocUnsafeSlow(BUFFER)
+  readonly #view = new DataView(this.#buffer.buffer)
   #filled = 0
   #literal = 0
   #bytes = 0
@@ -91,8 +92,8 @@ export class Fingerprint {
   #frame(kind: number, length: number, digest?: Uint8Array): void {
     if (this.#filled + FRAME > BUFFER) this.#flush()
     const at = this.#filled
-    this.#buffer.writeDoubleLE(kind, at)
-    this.#buffer.writeDoubleLE(length, at + 8)
+    this.#view.setFloat64(at, kind, true)
+    this.#view.setFloat64(at + 8, length, true)
     if (digest === undefined) this.#buffer.fill(0, at + 16, at + FRAME)
     else this.#buffer.set(digest, at + 16)
     this.#filled += FRAME

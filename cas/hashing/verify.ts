@@ -24,7 +24,7 @@ export class VerifyList {
   readonly #states: Int32Array<SharedArrayBuffer>
   readonly #ends: Int32Array<SharedArrayBuffer>
   readonly #places: Float64Array<SharedArrayBuffer>
-  readonly #digests: Uint8Array<SharedArrayBuffer>
+  readonly #digests: Buffer<SharedArrayBuffer>
 
   constructor(shared: SharedArrayBuffer, parts: number) {
     this.shared = shared
@@ -34,7 +34,7 @@ export class VerifyList {
     const placesAt = (HEAD + 2 * parts) * 4
     const count = (shared.byteLength - placesAt) / (PLACE * 8 + DIGEST_BYTES)
     this.#places = new Float64Array(shared, placesAt, count * PLACE)
-    this.#digests = new Uint8Array(shared, placesAt + count * PLACE * 8)
+    this.#digests = Buffer.from(shared, placesAt + count * PLACE * 8)
   }
 
   static of(contents: ContentList, numbers: readonly number[]): VerifyList {
@@ -53,7 +53,7 @@ export class VerifyList {
       list.#places[i * PLACE] = contents.segment(number)
       list.#places[i * PLACE + 1] = contents.block(number)
       list.#places[i * PLACE + 2] = contents.size(number)
-      list.#digests.set(contents.digest(number), i * DIGEST_BYTES)
+      contents.copyDigest(number, list.#digests, i * DIGEST_BYTES)
     }
     return list
   }

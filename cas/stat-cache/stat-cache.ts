@@ -46,9 +46,6 @@ export function openStatCache(directory: string, context: string): StatCache {
   const names = new NameCache(`${path}.names`, timeOf)
 
   return {
-    get size() {
-      return known.count
-    },
     find: (stats) => {
       const at = known.find(stats)
       if (at === undefined) {

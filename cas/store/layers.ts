@@ -296,13 +296,12 @@ export function createLayerStore(
         if (expected !== undefined && layer.diffId !== expected) throw wrongDigest(expected, layer.diffId)
         return layer
       }),
-    intake: ({ isLarge = false } = {}) =>
+    intake: () =>
       createIntake(
         paths,
         db,
         () => {
           const contents = driver().contentWriter()
-          if (isLarge && contents.reader === undefined) context.hashThread().begin()
           return { contents, digest: digestOf(contents) }
         },
         context.hashThread,

@@ -122,8 +122,7 @@ export interface LayerStore {
     source: AsyncIterable<Uint8Array>,
     options?: IngestOptions & { readonly expected?: DiffId | undefined },
   ): Promise<StoredLayer>
-  /** `isLarge`: what it is for will be; the hash thread may start. */
-  intake(options?: { readonly isLarge?: boolean }): Intake
+  intake(): Intake
   /** A layer of our own making. `intake`, if given, is used up. */
   write(
     fill: (writer: LayerWriter) => Promise<void>,
@@ -334,8 +333,6 @@ export function knownFile(digest: Buffer, isPlain: boolean): KnownFile {
 
 /** Digests of files, and names in directories, of a directory that is built from: see `cas/stat-cache`. */
 export interface StatCache {
-  /** How many files it knows. */
-  readonly size: number
   /** Of a file that is unchanged since it was remembered. A view, valid until `save`. */
   find(stats: Stat): KnownFile | undefined
   /** Names in a directory, in the order of their bytes: if it is unchanged since they were listed, those; else what `list` gives. */
