@@ -2,37 +2,55 @@
 import { closeSync, constants, openSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { resolveUser } from '../../runtime/index.ts'
-import { bytesOf, openTree, type Intake, type Layer } from '../../cas/index.ts'
+import { bytesOf, openTree, show, type Intake, type Layer } from '../../cas/index.ts'
+import type { Found } from '../copy/found.ts'
 import { createLayout, type CopyOptions, type Layout, type Owner } from '../copy/layout.ts'
 import { parseMode } from '../copy/mode.ts'
 import { unpackArchive } from '../copy/unpack.ts'
 import type { CopyStep, WorkdirStep } from '../plan/types.ts'
 import type { SolveContext } from './context.ts'
 import { Former, LEAST_ENTRIES } from './former.ts'
+import type { StepProgress } from './observer.ts'
 import { excludesOf, type Sources } from './sources.ts'
 
-/**
- * On top of `layers`.
- * @param place of the instruction; `undefined`: what was copied before does not matter
- * @param background what goes on after it
- */
+export interface CopyRun {
+  /** Of the instruction, from build to build; `undefined`: what was copied before does not matter. */
+  readonly place: string | undefined
+  /** Takes what goes on after it. */
+  readonly background: (work: Promise<unknown>) => void
+  readonly shown: StepProgress
+}
+
+/** On top of `layers`. */
 export async function runCopy(
   context: SolveContext,
   step: CopyStep,
   layers: readonly Layer[],
   sources: Sources,
-  place: string | undefined,
-  background: (work: Promise<unknown>) => void,
+  run: CopyRun,
 ): Promise<Layer> {
-  const former = place === undefined ? undefined : formerOf(context, step, layers, sources, place, background)
+  const former = formerOf(context, step, layers, sources, run)
   if (former !== undefined) {
     sources.intake ??= context.store.layers.intake()
     const revised = await former.revise(sources.intake, context.signal)
-    if (revised !== undefined) return revised
+    if (revised !== undefined) {
+      run.shown.note(changedSince(revised.changed))
+      return revised.layer
+    }
   }
   const layer = await writeCopy(context, step, layers, sources)
   former?.written(layer)
   return layer
+}
+
+const MOST_NAMED = 3
+
+function changedSince(changed: readonly Found[]): string {
+  const paths = changed.filter(({ type }) => type === 'file').map(({ path }) => show(path))
+  // Two sources may hold the same file.
+  const files = [...new Set(paths)]
+  const more = files.length > MOST_NAMED ? ` and ${files.length - MOST_NAMED} more` : ''
+  return `changed since the last build: ${files.slice(0, MOST_NAMED).join(', ')}${more}`
 }
 
 /** Where there is much, of a context that is built from again. */
@@ -41,12 +59,12 @@ function formerOf(
   step: CopyStep,
   parents: readonly Layer[],
   { digested }: Sources,
-  place: string,
-  background: (work: Promise<unknown>) => void,
+  { place, background }: CopyRun,
 ): Former | undefined {
   const { store, request, nowNs } = context
   const { source } = step
-  if (digested === undefined || digested.listing.entries < LEAST_ENTRIES) return undefined
+  if (place === undefined || digested === undefined) return undefined
+  if (digested.listing.entries < LEAST_ENTRIES) return undefined
   if (source.kind !== 'context' || step.remotes.size > 0 || step.unpack) return undefined
   if (context.statCache(source.directory) === undefined) return undefined
   const directory = resolve(source.directory?.directory ?? request.context)

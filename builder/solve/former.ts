@@ -3,6 +3,7 @@
  * nothing is written that was written before, and nothing of the parent is mounted. A directory in which names were made keeps the time at which that was.
  */
 import type { DiffId, Intake, Layer, Revision, Store } from '../../cas/index.ts'
+import type { Found } from '../copy/found.ts'
 import { Listing, type Walked } from '../copy/listing.ts'
 
 /** Fewer are written in the time in which a former layer is looked at. */
@@ -39,6 +40,7 @@ export class Former {
   readonly #place: string
   readonly #copied: Copied
   readonly #parents: readonly Layer[]
+  readonly #entries: readonly Found[]
   readonly #background: (work: Promise<unknown>) => void
 
   /**
@@ -51,10 +53,14 @@ export class Former {
     this.#place = place
     this.#copied = copied
     this.#parents = [...copied.parents]
+    this.#entries = copied.walked.flatMap(({ all }) => all)
   }
 
-  /** The layer, if it can be made so; the next one may then be made of it. */
-  async revise(intake: Intake, signal: AbortSignal): Promise<Layer | undefined> {
+  /** The layer, if it can be made so, of which the next one may then be made; and what has changed. */
+  async revise(
+    intake: Intake,
+    signal: AbortSignal,
+  ): Promise<{ readonly layer: Layer; readonly changed: readonly Found[] } | undefined> {
     const note = await this.#note()
     const different = note && this.#copied.listing.differences(note.listing)
     if (note === undefined || different === undefined) return undefined
@@ -66,15 +72,14 @@ export class Former {
     const revised = await layers.revise(former, revisions, { intake, signal })
     if (revised === undefined) return undefined
     this.#keep(revised.layer, shifted(starts, revisions, revised.shifts))
-    return revised.layer
+    return { layer: revised.layer, changed: different.flatMap((number) => this.#entries[number] ?? []) }
   }
 
   /** It has been written. */
   written(layer: Layer): void {
-    const entries = this.#copied.walked.flatMap(({ all }) => all)
     this.#keep(
       layer,
-      Float64Array.from(entries, ({ start }) => start ?? Number.NaN),
+      Float64Array.from(this.#entries, ({ start }) => start ?? Number.NaN),
     )
   }
 
@@ -87,12 +92,11 @@ export class Former {
   }
 
   #revisions(different: readonly number[], starts: Float64Array): Revision[] {
-    const { walked, latest } = this.#copied
-    const entries = walked.flatMap(({ all }) => all)
+    const { latest } = this.#copied
     return different
       .flatMap((number): Revision[] => {
         const start = starts[number] ?? Number.NaN
-        const entry = entries[number]
+        const entry = this.#entries[number]
         // Where it is not in the layer, nothing is that it says: another source has the same name, or only what is in a directory was copied.
         if (entry === undefined || Number.isNaN(start)) return []
         const { stats, known } = entry

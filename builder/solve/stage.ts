@@ -278,7 +278,7 @@ export function createStageRun(
     // Without the cache nobody has asked for the key yet; it will be wanted.
     if (step.source.kind === 'context') await digestOf(context, step, sources)
     const place = plan.noCache ? undefined : keyOf(placeComponents(step, plan.label, index))
-    return await runCopy(context, step, layers, sources, place, background)
+    return await runCopy(context, step, layers, sources, { place, background, shown })
   }
   const executeExec = async (step: ExecStep, index: number, shown: StepProgress): Promise<Layer> => {
     const inputs = new Map<Taking, MountInput>()

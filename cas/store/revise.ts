@@ -53,7 +53,7 @@ export function planRevision(
   const blocks = recipeBlocks(path)
   const starts = startsOf(former.outline, blocks)
   if (row === undefined || starts === undefined) return undefined
-  const first = revisions[0]?.start ?? 0
+  const first = revisions[0]?.start ?? Infinity
   const known = canContinue() ? midstatesUpTo(midstatesOf(db, diffId), first) : undefined
   const editor = new Editor(revisions, contents)
   const parts: Part[] = []
