@@ -118,7 +118,9 @@ export function createCommitter(
       }
       for (const { one, diffId } of recorded) {
         one.layer.contents.confirm()
-        one.resolve({ diffId, size: one.layer.size, outline: one.layer.recipe.outline })
+        const { size, recipe } = one.layer
+        const isRevisable = driver().revisedIndex !== undefined
+        one.resolve({ diffId, size, ...(isRevisable && { outline: recipe.outline }) })
       }
       rest = prepared.filter((one) => !recorded.includes(one)).map(({ one }) => one)
     }

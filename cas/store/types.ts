@@ -18,7 +18,7 @@ export interface StoredLayer {
   readonly diffId: DiffId
   /** Of the uncompressed tar, in bytes. */
   readonly size: number
-  /** Of one that came in just now, for `revise`; packed. */
+  /** Of one that came in just now, where `revise` can make others of it; packed. */
   readonly outline?: Uint8Array
 }
 
@@ -28,7 +28,7 @@ export interface FormerLayer {
   readonly outline: Uint8Array
 }
 
-/** What differs in one entry: the time, and the contents of a file, neither of which may be empty. */
+/** What differs in one entry: the time, and of a file that neither was nor will be empty the contents. */
 export interface Revision {
   /** Where in the former layer's tar its header begins. */
   readonly start: number
@@ -129,9 +129,9 @@ export interface LayerStore {
     options?: IngestOptions & { readonly intake?: Intake | undefined },
   ): Promise<Layer>
   /**
-   * A layer of our own making that differs from a former one only so, in much less time than to write it: the same bytes as `write` would give. `undefined` where it must
-   * be written: the former one is not there any more, or not as its outline says; contents are not in the store or the intake, or have holes; a file has several
-   * names. The intake is used up only when there is a layer.
+   * A layer that is a former one but for these entries: the same tar as `write` would give, in a fraction of the time. `undefined` where it must be written: the former
+   * one is not there any more, or not as its outline says; an entry is not what its revision takes it for; contents are neither in the store nor in the intake. The
+   * intake is used up only when there is a layer.
    * @param revisions in the order of the tar
    */
   revise(

@@ -84,7 +84,7 @@ describe('the layer store', () => {
     ['real', 2],
     ['errors', 3],
   ]
-  test.each(['create', 'ingest', 'commit', 'gc', 'compaction', 'migration'])(
+  test.each(['create', 'ingest', 'commit', 'revise', 'gc', 'compaction', 'migration'])(
     '%s: nothing is lost, nothing is broken',
     async (name) => {
       const { recording, options } = await recordOf(`scenarios/${name}.ts`)
