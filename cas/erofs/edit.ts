@@ -27,7 +27,17 @@ export interface ImageEdits {
  * Over `image`, which is then what `writeErofs` would have made of the changed tree. `false`, and the image is of no use any more: it is not one of
  * ours; there are more devices than its table has room for; a name is not there, is a file of several names or pieces, or is of another type.
  */
-export function editErofs(image: Buffer, { uuid, devices, edits }: ImageEdits): boolean {
+export function editErofs(image: Buffer, edits: ImageEdits): boolean {
+  try {
+    return edit(image, edits)
+  } catch (error) {
+    // A damaged image leads out of itself.
+    if (error instanceof RangeError) return false
+    throw error
+  }
+}
+
+function edit(image: Buffer, { uuid, devices, edits }: ImageEdits): boolean {
   const superblock = decodeSuperblock(image)
   if (superblock === undefined || roomFor(devices) !== roomFor(superblock.devices.length)) return false
   const lengths = Array.from({ length: devices }, (_, i) => superblock.devices[i]?.blocks ?? 0)
@@ -89,7 +99,7 @@ function createLookup(
   }
   const childOf = (directory: number, name: Buffer): number | undefined => {
     const { size, isDirectory } = readInode(view, directory)
-    if (!isDirectory) return undefined
+    if (!isDirectory || size === 0 || size > image.length) return undefined
     let low = 0
     let high = Math.ceil(size / BLOCK) - 1
     while (low < high) {

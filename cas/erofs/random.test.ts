@@ -259,3 +259,33 @@ test('what an edit cannot say makes it fail: other types, several names or piece
   expect(edit({ contents }, 1, damaged)).toBe(false)
   expect(edit({ contents }, 1, Buffer.alloc(100))).toBe(false)
 })
+
+test('a damaged image is edited or not, and nothing else happens', () => {
+  const built = new TreeBuilder()
+  let directory = LayerTree.ROOT
+  for (const level of ['a', 'b', 'c']) {
+    directory = built.directory(directory, level)
+    for (let i = 0; i < 100; i++) built.file(directory, `file-${i}`, [[0, `${level} ${i}`]])
+  }
+  const devices = [{ blocks: 1000 }]
+  const image = imageBytes(built.tree, { devices, locate: (block) => ({ device: 1, block }) })
+  const mtime = { seconds: 1, nanoseconds: 2 }
+  const edits = ['a/file-7', 'a/b/file-50', 'a/b/c/file-99'].map((path) => ({
+    path,
+    mtime,
+    contents: { size: 700, device: 1, block: 5 },
+  }))
+  fc.assert(
+    fc.property(fc.array(fc.tuple(fc.nat(image.length - 1), fc.nat(255)), { minLength: 1 }), (flips) => {
+      const damaged = Buffer.from(image)
+      for (const [at, value] of flips) damaged[at] = value
+      // Its length stays, whatever is in it.
+      expect(typeof editErofs(damaged, { uuid: UUID, devices: 1, edits })).toBe('boolean')
+    }),
+    { numRuns: 1000 },
+  )
+  for (let length = 0; length < image.length; length += 777)
+    expect(typeof editErofs(Buffer.from(image.subarray(0, length)), { uuid: UUID, devices: 1, edits })).toBe(
+      'boolean',
+    )
+})
