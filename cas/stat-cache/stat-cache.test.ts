@@ -143,3 +143,90 @@ test('many files: records of those that went are dropped in time', async () => {
   expect(scan(old)).toHaveLength(35)
   expect(readdirSync(caches)).toHaveLength(1)
 })
+
+test('a file of several names, changed, is known again', async () => {
+  const [path, other] = [file('a'), file('b')]
+  linkSync(path, `${path}-linked`)
+  await settle()
+  const all = [path, other, `${path}-linked`]
+  scan(all)
+  expect(scan(all)).toEqual([])
+  writeFileSync(path, 'changed')
+  await settle()
+  expect(scan(all)).toEqual([path, `${path}-linked`])
+  expect(scan(all)).toEqual([])
+})
+
+const LEAST = 1000
+const fill = (directory: string, files: number): void => {
+  mkdirSync(directory)
+  for (let i = 0; i < files; i++) writeFileSync(join(directory, `${i}-\u00fc`), '')
+}
+/** Names, and which directories were listed for them. */
+const walk = (directories: readonly string[]): { names: string[][]; listed: string[] } => {
+  const cache = openStatCache(caches, '/context')
+  const listed: string[] = []
+  const names = directories.map((directory) => [
+    ...cache.names(look(directory), () => {
+      listed.push(directory)
+      return readdirSync(directory, 'latin1').toSorted()
+    }),
+  ])
+  cache.save()
+  return { names, listed }
+}
+
+test('an unchanged directory is not listed; a name that is made, removed or renamed is seen', async () => {
+  const directories = ['one', 'two', 'empty'].map((name) => join(scratch, `${name}-${++count}`))
+  const [one = '', two = '', empty = ''] = directories
+  fill(one, LEAST)
+  fill(two, 10)
+  fill(empty, 0)
+  await settle()
+  const first = walk(directories)
+  expect(first.listed).toEqual(directories)
+  expect(walk(directories)).toEqual({ ...first, listed: [] })
+  writeFileSync(join(one, '5-\u00fc'), 'other contents are no other names')
+  expect(walk(directories).listed).toEqual([])
+  for (const change of [
+    () => writeFileSync(join(two, 'new'), ''),
+    () => renameSync(join(two, 'new'), join(two, 'newer')),
+    () => rmSync(join(two, 'newer')),
+    () => renameSync(join(two, '3-\u00fc'), join(empty, 'moved')),
+  ]) {
+    const { mtimeMs } = statSync(two)
+    change()
+    // A program can put back the one time.
+    utimesSync(two, mtimeMs / 1000, mtimeMs / 1000)
+    const { names, listed } = walk(directories)
+    expect(listed).toContain(two)
+    expect(listed).not.toContain(one)
+    expect(names).toEqual(directories.map((directory) => readdirSync(directory, 'latin1').toSorted()))
+  }
+  // Too young: nothing is remembered of it yet.
+  expect(walk(directories).listed).toEqual([two, empty])
+  await settle()
+  walk(directories)
+  expect(walk(directories).listed).toEqual([])
+})
+
+test('of few names nothing is kept; a file that is not whole is none', async () => {
+  const small = join(scratch, `small-${++count}`)
+  fill(small, 10)
+  const large = join(scratch, `large-${++count}`)
+  fill(large, LEAST)
+  await settle()
+  walk([small])
+  expect(readdirSync(caches)).toEqual([])
+  const { names } = walk([large, small])
+  const [name = ''] = readdirSync(caches)
+  const whole = readFileSync(join(caches, name))
+  for (let at = 0; at < whole.length; at += 97) {
+    const flipped = Buffer.from(whole)
+    flipped[at] = (flipped[at] ?? 0) ^ 1
+    for (const bytes of [flipped, whole.subarray(0, at)]) {
+      writeFileSync(join(caches, name), bytes)
+      expect(walk([large, small])).toEqual({ names, listed: [large, small] })
+    }
+  }
+})
