@@ -34,6 +34,7 @@ await withBench(async (bench) => {
   facts('syncs of the disk (fsync, fdatasync)', [
     ['COPY, all new', (fresh(), syncs())],
     ['COPY, one file changed', (change(), syncs())],
+    ['COPY, the first file changed', (changeAt('tree/0/file-0'), syncs())],
     ['COPY, nothing changed', syncs()],
   ])
   for await (const peer of peers(bench)) {
