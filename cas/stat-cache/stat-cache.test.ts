@@ -2,9 +2,11 @@ import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals'
 import { execFileSync } from 'node:child_process'
 import { hash } from 'node:crypto'
 import {
+  closeSync,
   linkSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -166,12 +168,15 @@ const fill = (directory: string, files: number): void => {
 const walk = (directories: readonly string[]): { names: string[][]; listed: string[] } => {
   const cache = openStatCache(caches, '/context')
   const listed: string[] = []
-  const names = directories.map((directory) => [
-    ...cache.names(look(directory), () => {
+  const names = directories.map((directory) => {
+    const fd = openSync(directory, 'r')
+    const found = cache.names(fd, () => {
       listed.push(directory)
       return readdirSync(directory, 'latin1').toSorted()
-    }),
-  ])
+    })
+    closeSync(fd)
+    return [...found]
+  })
   cache.save()
   return { names, listed }
 }
@@ -228,5 +233,19 @@ test('of few names nothing is kept; a file that is not whole is none', async () 
       writeFileSync(join(caches, name), bytes)
       expect(walk([large, small])).toEqual({ names, listed: [large, small] })
     }
+  }
+})
+
+test('on a file system that is not known to move times all is listed', async () => {
+  const directory = join(scratch, 'ramfs')
+  mkdirSync(directory)
+  execFileSync('mount', ['-t', 'ramfs', 'none', directory])
+  try {
+    for (let i = 0; i < LEAST; i++) writeFileSync(join(directory, `${i}`), '')
+    await settle()
+    walk([directory])
+    expect(walk([directory]).listed).toEqual([directory])
+  } finally {
+    execFileSync('umount', [directory])
   }
 })

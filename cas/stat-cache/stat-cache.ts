@@ -14,7 +14,7 @@
  */
 import { hash } from 'node:crypto'
 import { join } from 'node:path'
-import type { Stat } from '../../linux/index.ts'
+import { statOf, type Stat } from '../../linux/index.ts'
 import type { KnownFile, StatCache } from '../store/types.ts'
 import { encodeKey, fileSystemTime, INODE_WORDS, isSettled, key, KEY_WORDS, keyWords } from './key.ts'
 import { NameCache } from './names.ts'
@@ -70,7 +70,9 @@ export function openStatCache(directory: string, context: string): StatCache {
       record.set(digest, DIGEST_AT)
       fresh.push(record)
     },
-    names: (stats, list) => {
+    names: (fd, list) => {
+      const stats = statOf(fd)
+      if (!names.isTrusted(stats, fd)) return list()
       const there = names.find(stats)
       if (there !== undefined) return there
       const listed = list()

@@ -335,8 +335,8 @@ export function knownFile(digest: Buffer, isPlain: boolean): KnownFile {
 export interface StatCache {
   /** Of a file that is unchanged since it was remembered. A view, valid until `save`. */
   find(stats: Stat): KnownFile | undefined
-  /** Names in a directory, in the order of their bytes: if it is unchanged since they were listed, those; else what `list` gives. */
-  names(stats: Stat, list: () => string[]): readonly string[]
+  /** Names in a directory that is open, in the order of their bytes: if it is unchanged since they were listed, those; else what `list` gives. */
+  names(directory: number, list: () => string[]): readonly string[]
   /** After `find` has not found it: `stats` as they were then, and when the file was opened to be read. */
   remember(stats: Stat, file: Pick<KnownFile, 'digest' | 'isPlain'>): void
   save(): void

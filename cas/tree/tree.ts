@@ -66,7 +66,7 @@ export function openTree(rootFd: number, names?: Pick<StatCache, 'names'>): Tree
     return [directory(slash < 0 ? '' : path.slice(0, slash)), path === '' ? '.' : path.slice(slash + 1)]
   }
   const namesIn = (fd: number): readonly string[] =>
-    names === undefined ? listDirectory(fd) : names.names(statOf(fd), () => listDirectory(fd))
+    names === undefined ? listDirectory(fd) : names.names(fd, () => listDirectory(fd))
   return {
     root: rootFd,
     lstat: (path) => {
