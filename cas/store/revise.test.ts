@@ -13,7 +13,7 @@ import {
 } from '../index.ts'
 import { bytesOf } from '../index.ts'
 import { openDatabase } from './database.ts'
-import { storePaths } from './paths.ts'
+import { segmentPath, storePaths } from './paths.ts'
 
 let root: string
 let other: string
@@ -294,4 +294,34 @@ test('a former layer whose recipe is damaged, or that has no image, or has anoth
       await store.layers.revise(former, [{ start: 0, mtimeNs: 6n, contents }], { intake }),
     ).toBeUndefined()
   }
+})
+
+test('damage in what is hashed is told, and nothing of the layer stays', async () => {
+  await using store = await openStore(root, { driver: 'erofs' })
+  const all = Array.from({ length: 60 }, (_, i) => ({
+    contents: randomBytes(500_000),
+    entry: entryOf('file', `f${String(i).padStart(2, '0')}`),
+  }))
+  const { layer, starts } = await write(store, all)
+  const former = await formerOf(layer)
+  const known = randomBytes(700)
+  await bringIn(store, [one(known)])
+  const contents = { digest: hash('sha256', known, 'buffer'), size: known.length }
+  const revise = async () => {
+    const revision = { start: starts[50] ?? 0, mtimeNs: 7n, contents }
+    const revised = await store.layers.revise(former, [revision], { intake: store.layers.intake() })
+    return await revised?.layer.stored
+  }
+  const segment = segmentPath(storePaths(root), 1)
+  const bytes = readFileSync(segment)
+  const layers = (): string[] => readdirSync(storePaths(root).layers).toSorted()
+  const before = layers()
+  const damaged = Buffer.from(bytes)
+  damaged.fill(0xee, bytes.indexOf(all[55]?.contents ?? ''), bytes.indexOf(all[55]?.contents ?? '') + 9)
+  writeFileSync(segment, damaged)
+  await expect(revise()).rejects.toMatchObject({ code: 'STORE_CORRUPT' })
+  expect(layers()).toEqual(before)
+  writeFileSync(segment, bytes)
+  expect(await revise()).toBeDefined()
+  expect((await store.fsck()).problems).toEqual([])
 })
