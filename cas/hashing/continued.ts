@@ -6,12 +6,11 @@ import { createHash } from 'node:crypto'
 import { damagedContent, MOST_AHEAD, type AheadReader, type ContentReader } from '../contents/reader.ts'
 import type { ContentWriter } from '../contents/types.ts'
 import type { Operation } from '../recipe/read.ts'
-import { Fingerprint, packMidstate, type Midstate } from './midstates.ts'
+import { NO_FINGERPRINT, packMidstate, stepAfter, type Midstate } from './midstates.ts'
 import { hashZeros, partsOf } from './read.ts'
-import { CONTENT, ZEROS } from './operations.ts'
-import { canContinue, createSha256, type Sha256 } from './sha256.ts'
-import type { DigestedTar, HashThread } from './thread.ts'
-import { VerifyList } from './verify.ts'
+import { canContinue, createSha256, SHA256_BLOCK, type Sha256 } from './sha256.ts'
+import type { DigestedTar } from './thread.ts'
+import type { Verification } from './verify.ts'
 
 export interface ContinuedTar {
   /** Where it goes on; only where `canContinue`. */
@@ -19,56 +18,45 @@ export interface ContinuedTar {
   /** What follows. */
   readonly operations: Iterable<Operation>
   readonly contents: ContentWriter
-  /** Those of the contents that are to be verified; what was written just now is not. */
-  readonly unverified: readonly number[]
+  /** Has those of the contents that were not written just now. */
+  readonly verification: Verification
   readonly reader: ContentReader
-  readonly thread: () => HashThread
   /** Lets the event loop have a turn, when one is due. */
   readonly breathe: () => Promise<void> | undefined
 }
 
-/** Fewer parts than that are verified in the time in which a thread starts. */
-const FEW_PARTS = 10
-
-/** The digest, and midstates behind the place. Throws `STORE_CORRUPT`. */
+/** The digest, and midstates behind the place, without fingerprints. Throws `STORE_CORRUPT`. */
 export async function continueDigest(tar: ContinuedTar): Promise<DigestedTar> {
-  const { place, operations, reader, breathe } = tar
-  const list = VerifyList.of(tar.contents.list, tar.unverified)
-  const isAlone = list.parts < FEW_PARTS ? () => true : tar.thread().verify(list)
-  try {
-    // First whoever asks for it does what can go on meanwhile.
-    await new Promise(setImmediate)
-    const hash = canContinue() ? createSha256(place) : undefined
-    const digest = new Staged(hash ?? createHash('sha256'))
-    const fingerprint = hash && new Fingerprint(place)
-    const midstates: Buffer[] = []
-    const ahead = reader.ahead()
-    for (const operation of operations) {
-      let reached: Buffer | undefined
-      if (operation.kind === 'literal') {
-        fingerprint?.literal(operation.bytes)
-        digest.update(operation.bytes)
-      } else if (operation.kind === 'zeros') {
-        reached = fingerprint?.operation(ZEROS, operation.length)
-        hashZeros(digest, operation.length)
-      } else if (operation.kind === 'run') {
-        reached = fingerprint?.operation(CONTENT, operation.length, operation.digest)
-        const pending = hashContent(tar, ahead, operation.digest, digest) ?? breathe()
-        if (pending !== undefined) await pending
-      }
-      if (reached === undefined || hash === undefined || fingerprint === undefined) continue
-      digest.flush()
-      midstates.push(packMidstate({ fingerprint: reached, state: hash.state(), bytes: fingerprint.bytes }))
+  const { place, operations, verification, reader, breathe } = tar
+  // First whoever asks for it does what can go on meanwhile.
+  await new Promise(setImmediate)
+  const hash = canContinue() ? createSha256(place) : undefined
+  const digest = new Staged(hash ?? createHash('sha256'))
+  const midstates: Buffer[] = []
+  let bytes = place?.bytes ?? 0
+  let next = stepAfter(bytes)
+  const ahead = reader.ahead()
+  for (const operation of operations) {
+    if (operation.kind === 'literal') {
+      digest.update(operation.bytes)
+      bytes += operation.bytes.length
+      continue
     }
+    if (operation.kind === 'keep') continue
+    bytes += operation.length
+    if (operation.kind === 'zeros') hashZeros(digest, operation.length)
+    else {
+      const pending = hashContent(tar, ahead, operation.digest, digest) ?? breathe()
+      if (pending !== undefined) await pending
+    }
+    if (hash === undefined || bytes < next || bytes % SHA256_BLOCK !== 0) continue
+    next = stepAfter(bytes)
     digest.flush()
-    const verifyNext = list.verifier(reader)
-    while (verifyNext()) await breathe()
-    while (!list.isDone && !isAlone()) await list.wait()
-    list.check(reader)
-    return { sha256: digest.hash.digest().toString('hex'), midstates: Buffer.concat(midstates) }
-  } finally {
-    list.stop()
+    midstates.push(packMidstate({ fingerprint: NO_FINGERPRINT, state: hash.state(), bytes }))
   }
+  digest.flush()
+  await verification.finish(reader, breathe)
+  return { sha256: digest.hash.digest().toString('hex'), midstates: Buffer.concat(midstates) }
 }
 
 const STAGE = 256 * 1024

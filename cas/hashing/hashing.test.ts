@@ -28,7 +28,7 @@ import { midstatesUpTo, type Midstate } from './midstates.ts'
 import { canContinue, createSha256 } from './sha256.ts'
 import { TarDigest } from './tar-digest.ts'
 import { createHashThread, type HashThread } from './thread.ts'
-import { VerifyList } from './verify.ts'
+import { Verification, VerifyList } from './verify.ts'
 
 const MB = 1024 * 1024
 
@@ -101,6 +101,11 @@ const overwrite = (contents: ContentWriter, content: number, bytes: Buffer): voi
   closeSync(fd)
 }
 
+const places = (midstates: Uint8Array): Buffer[] =>
+  Array.from({ length: midstates.length / 72 }, (_, i) =>
+    Buffer.from(midstates.subarray(i * 72 + 32, i * 72 + 72)),
+  )
+
 describe('the digest of a tar that begins as another one', () => {
   const some = Array.from({ length: 90 }, (_, i) => randomBytes(i === 70 ? 2 * MB : 700_000 - i))
   const paddingOf = (i: number): number => (512 - ((some[i]?.length ?? 0) % 512)) % 512
@@ -134,13 +139,13 @@ describe('the digest of a tar that begins as another one', () => {
     const unverified = operations.flatMap((operation) =>
       operation.kind === 'run' ? [contents.find(operation.digest) ?? -1] : [],
     )
+    using verification = new Verification(contents.list, unverified, helper)
     return await continueDigest({
       place,
       operations,
       contents,
-      unverified,
+      verification,
       reader,
-      thread: helper,
       breathe: createTurns(undefined),
     })
   }
@@ -154,7 +159,8 @@ describe('the digest of a tar that begins as another one', () => {
       expect(last === undefined).toBe(end < 0)
       const outcome = await continued(contents, last)
       expect(outcome.sha256).toBe(expected)
-      expect(Buffer.concat([packed, outcome.midstates]).equals(midstates)).toBe(true)
+      // But for fingerprints, which only those have that were gone through from the beginning.
+      expect([...places(packed), ...places(outcome.midstates)]).toEqual(places(midstates))
       for (const number of [3, 60, 70, 88]) {
         const content = contents.find(sha256(some[number] ?? Buffer.alloc(0))) ?? -1
         overwrite(contents, content, Buffer.from('damage'))

@@ -16,6 +16,9 @@ const RECORD = BYTES_AT + 8
 /** Less is hashed in 2 ms. */
 const STEP = 4 * 1024 * 1024
 
+/** Of a place that is found by where it is in its tar alone, since what led there was not gone through. */
+export const NO_FINGERPRINT: Uint8Array = Buffer.alloc(FINGERPRINT_BYTES)
+
 /** A place in a tar. */
 export interface Midstate {
   readonly fingerprint: Uint8Array
@@ -55,14 +58,6 @@ export class Fingerprint {
   #literal = 0
   #bytes = 0
   #next = STEP
-
-  /** From the beginning, or on from a place. */
-  constructor(from?: Midstate) {
-    if (from === undefined) return
-    this.#hash.update(from.fingerprint)
-    this.#bytes = from.bytes
-    this.#next = stepAfter(from.bytes)
-  }
 
   /** Of the tar so far. */
   get bytes(): number {
@@ -115,7 +110,8 @@ export class Fingerprint {
   }
 }
 
-function stepAfter(bytes: number): number {
+/** Where the next midstate is taken, or soon after. */
+export function stepAfter(bytes: number): number {
   return (Math.floor(bytes / STEP) + 1) * STEP
 }
 

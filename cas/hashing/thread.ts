@@ -85,6 +85,8 @@ export interface FilesJob extends Disposable {
 }
 
 export interface HashThread extends Disposable {
+  /** Starts it, if it was not: there will be work soon. */
+  begin(): void
   /** It helps with the list as soon as it can. What is told: whether it has ended, and what it had taken nobody will do. */
   verify(list: VerifyList): () => boolean
   /** `known`: midstates of other tars, packed. */
@@ -174,6 +176,7 @@ export function createHashThread(paths: StorePaths): HashThread {
   }
 
   return {
+    begin: () => void (worker ??= start()),
     verify: ({ shared, parts }) => {
       post({ verify: shared, parts })
       return () => failure !== undefined || isLost()

@@ -7,6 +7,7 @@
 import type { ContentReader } from '../contents/reader.ts'
 import { DIGEST_BYTES, type ContentList } from '../contents/list.ts'
 import { readContent } from './read.ts'
+import type { HashThread } from './thread.ts'
 
 /** Bytes of contents, as far as one is not larger. */
 const PART = 2 * 1024 * 1024
@@ -119,3 +120,30 @@ export class VerifyList {
 }
 
 const WAIT_MS = 100
+
+/** Fewer parts than that are verified in the time in which a thread starts. */
+const FEW_PARTS = 10
+
+/** Contents that are verified by the thread, as soon as it is there, and by whoever waits for it. */
+export class Verification implements Disposable {
+  readonly #list: VerifyList
+  /** Nobody else will end what was begun. */
+  readonly #isAlone: () => boolean
+
+  constructor(contents: ContentList, numbers: readonly number[], thread: () => HashThread) {
+    this.#list = VerifyList.of(contents, numbers)
+    this.#isAlone = this.#list.parts < FEW_PARTS ? () => true : thread().verify(this.#list)
+  }
+
+  /** Verifies what nobody has. Throws `STORE_CORRUPT`. */
+  async finish(reader: ContentReader, breathe: () => Promise<void> | undefined): Promise<void> {
+    const verifyNext = this.#list.verifier(reader)
+    while (verifyNext()) await breathe()
+    while (!this.#list.isDone && !this.#isAlone()) await this.#list.wait()
+    this.#list.check(reader)
+  }
+
+  [Symbol.dispose](): void {
+    this.#list.stop()
+  }
+}

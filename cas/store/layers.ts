@@ -328,7 +328,7 @@ export function createLayerStore(
       if (plan === undefined) return undefined
       const { stored } = await begin(intake, (parts, own) => {
         own.use(intake.digest)
-        return writeRevision(context, plan, parts, createTurns(signal))
+        return writeRevision(context, plan, parts, own, createTurns(signal))
       })
       return { layer: new LayerState(inBackground(stored())), shifts: plan.shifts }
     },

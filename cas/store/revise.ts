@@ -10,6 +10,7 @@ import type { RevisedName } from '../drivers/types.ts'
 import { continueDigest } from '../hashing/continued.ts'
 import { midstatesUpTo } from '../hashing/midstates.ts'
 import { canContinue } from '../hashing/sha256.ts'
+import { Verification } from '../hashing/verify.ts'
 import { DIGEST } from '../recipe/format.ts'
 import { startsOf } from '../recipe/outline.ts'
 import { operationsOf, recipeBlocks, type Operation, type RecipeBlock } from '../recipe/read.ts'
@@ -38,9 +39,12 @@ export interface RevisionPlan {
   readonly size: number
 }
 
+/** Bytes that are hashed and verified, for which the hash thread is worth its start. */
+const MUCH = 24 * 1024 * 1024
+
 /** `undefined`: it cannot be done. The former layer is leased. Throws `STORE_CORRUPT` for a damaged recipe. */
 export function planRevision(
-  { db, paths }: StoreContext,
+  { db, paths, hashThread }: StoreContext,
   former: FormerLayer,
   revisions: readonly Revision[],
   contents: ContentWriter,
@@ -53,11 +57,13 @@ export function planRevision(
   if (row === undefined || starts === undefined) return undefined
   const first = revisions[0]?.start ?? Infinity
   const known = canContinue() ? midstatesUpTo(midstatesOf(db, diffId), first) : undefined
+  const size = Number(row['size'])
+  if (size - (known?.last.bytes ?? 0) > MUCH) hashThread().begin()
   const replacer = new Replacer(revisions, contents)
   const parts: Part[] = []
   for (const [i, block] of blocks.entries()) {
     const start = starts[i] ?? 0
-    const end = starts[i + 1] ?? Number(row['size'])
+    const end = starts[i + 1] ?? size
     // What is hashed must be there.
     if (end > (known?.last.bytes ?? 0) && !contents.lookUp(block.digests)) return undefined
     if (replacer.leavesUntil(end)) {
@@ -76,32 +82,37 @@ export function planRevision(
     known,
     names: replacer.names,
     shifts: replacer.shifts,
-    size: replacer.shifts.reduce((sum, shift) => sum + shift, Number(row['size'])),
+    size: replacer.shifts.reduce((sum, shift) => sum + shift, size),
     root: { opaqueRoot: row['opaque_root'] === 1, hasRoot: row['has_root'] === 1 },
   }
 }
 
-/** `breathe`: lets the event loop have a turn, when one is due. */
+/**
+ * `breathe`: lets the event loop have a turn, when one is due.
+ * @param own what is disposed when the layer is recorded, or will not be
+ */
 export async function writeRevision(
   { reader, hashThread }: StoreContext,
   { former, parts, known, names, root, size }: RevisionPlan,
   { contents, recipe }: IngestParts,
+  own: DisposableStack,
   breathe: () => Promise<void> | undefined,
 ): Promise<IncomingLayer> {
+  const rest = restOf(parts, known?.last.bytes ?? 0)
+  // First: who helps with it takes a while to start.
+  const verification = own.use(new Verification(contents.list, unverifiedOf(rest, contents), hashThread))
   for (const part of parts) {
     if ('block' in part) recipe.copy(part.block, part.length)
     else for (const operation of part.operations) write(recipe, operation)
     const turn = breathe()
     if (turn !== undefined) await turn
   }
-  const rest = restOf(parts, known?.last.bytes ?? 0)
   const digested = continueDigest({
     place: known?.last,
     operations: operationsOfAll(rest),
     contents,
-    unverified: unverifiedOf(rest, contents),
+    verification,
     reader: reader(),
-    thread: hashThread,
     breathe,
   })
   let midstates: Uint8Array = known?.packed ?? new Uint8Array(0)
