@@ -9,9 +9,10 @@ import type { RecipeBlock } from './read.ts'
 /** Packed. */
 export type Outline = Uint8Array
 
-export function outlineOf(starts: readonly number[], heads: readonly Uint8Array[]): Outline {
+/** `identity`: sha256 of the heads. */
+export function outlineOf(starts: readonly number[], identity: Buffer): Outline {
   const packed = Buffer.alloc(DIGEST + starts.length * 8)
-  packed.set(identityOf(heads))
+  packed.set(identity)
   for (const [i, start] of starts.entries()) packed.writeDoubleLE(start, DIGEST + i * 8)
   return packed
 }
@@ -19,12 +20,9 @@ export function outlineOf(starts: readonly number[], heads: readonly Uint8Array[
 /** Where they begin, when it is the outline of these blocks. */
 export function startsOf(outline: Outline, blocks: readonly RecipeBlock[]): number[] | undefined {
   const packed = Buffer.from(outline.buffer, outline.byteOffset, outline.length)
-  const heads = blocks.map(({ bytes }) => bytes.subarray(0, BLOCK_HEADER))
+  const heads = Buffer.concat(blocks.map(({ bytes }) => bytes.subarray(0, BLOCK_HEADER)))
   const isOfThese =
-    packed.length === DIGEST + blocks.length * 8 && packed.subarray(0, DIGEST).equals(identityOf(heads))
+    packed.length === DIGEST + blocks.length * 8 &&
+    packed.subarray(0, DIGEST).equals(hash('sha256', heads, 'buffer'))
   return isOfThese ? blocks.map((_, i) => packed.readDoubleLE(DIGEST + i * 8)) : undefined
-}
-
-function identityOf(heads: readonly Uint8Array[]): Buffer {
-  return hash('sha256', Buffer.concat(heads), 'buffer')
 }

@@ -1,4 +1,5 @@
 /** Writes a recipe while its layer streams by. */
+import { createHash } from 'node:crypto'
 import { closeSync, fsync, openSync, writeSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { constants, crc32, zstdCompress, zstdCompressSync } from 'node:zlib'
@@ -50,9 +51,9 @@ export function createRecipe(path: string): RecipeWriter {
   /** Literal bytes that have no operation yet. */
   let pending = 0
   let tarBytes = 0
-  /** Of each block: where it begins in the tar, and its head. */
+  /** Where each block begins in the tar, and what tells these blocks from others. */
   const starts: number[] = []
-  const heads: Buffer[] = []
+  const identity = createHash('sha256')
   /** The present block, in the tar. */
   let blockStart = 0
   let blockEnd = 0
@@ -111,8 +112,7 @@ export function createRecipe(path: string): RecipeWriter {
     return packed
   }
   const writeBlock = (bytes: Buffer): void => {
-    // A copy: a view would keep all of the recipe in memory.
-    heads.push(Buffer.from(bytes.subarray(0, BLOCK_HEADER)))
+    identity.update(bytes.subarray(0, BLOCK_HEADER))
     write(bytes)
   }
   const add = (bytes: Buffer | Promise<Buffer>): void => {
@@ -152,7 +152,7 @@ export function createRecipe(path: string): RecipeWriter {
       return tarBytes
     },
     get outline() {
-      return outlineOf(starts, heads)
+      return outlineOf(starts, identity.copy().digest())
     },
     literal: (bytes) => {
       for (let at = 0; at < bytes.length;) {

@@ -296,11 +296,14 @@ class Incoming {
 
   finish(): Omit<IncomingLayer, 'diffId'> {
     this.#endRun()
+    // Not all of this object is needed until then.
+    const tree = this.#tree
+    const contents = this.#contents
     return {
       size: this.#recipe.tarBytes,
       root: this.#applier.finish(),
-      index: (driver) => driver.index(this.#tree, this.#contents.list),
-      contents: this.#contents,
+      index: (driver) => driver.index(tree, contents.list),
+      contents,
       recipe: this.#recipe,
     }
   }
