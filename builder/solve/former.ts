@@ -137,6 +137,8 @@ function shifted(
   revisions: readonly Revision[],
   shifts: readonly number[],
 ): Float64Array {
+  // Contents of the same size, as a rule.
+  if (shifts.every((shift) => shift === 0)) return starts
   const ends = revisions.map(({ start }) => start)
   const moves = [0]
   for (const shift of shifts) moves.push((moves.at(-1) ?? 0) + shift)

@@ -3,8 +3,7 @@
  * 0.3 ms. Each image is mounted once on the machine, as far as processes live at the same time: they share the descriptor, and with it the page cache.
  */
 import { randomBytes } from 'node:crypto'
-import { closeSync, fsync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
-import { writeFile } from 'node:fs/promises'
+import { closeSync, fsync, openSync, readFileSync, rmSync, writeFile, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { TbuildError } from '../../errors.ts'
@@ -27,6 +26,7 @@ import { createMountRegister } from './shared-mounts.ts'
 import type { Driver, IndexImage, RevisedName, Use } from './types.ts'
 
 const fsyncLater = promisify(fsync)
+const writeLater = promisify(writeFile)
 
 /** A layer's index image, and the segments that it reads. */
 interface Stored {
@@ -174,7 +174,7 @@ async function reviseImage(
   if (!editErofs(image, { uuid, devices: segments.length, edits })) return undefined
   const path = context.workPath('image')
   // By another thread: the file system takes 10 ms for its pages.
-  await writeFile(path, image, { flag: 'wx', mode: 0o600, flush: true })
+  await writeLater(path, image, { flag: 'wx', mode: 0o600, flush: true })
   return { path, uuid, segments }
 }
 

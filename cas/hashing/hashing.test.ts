@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
+import { execFileSync } from 'node:child_process'
 import { createHash, hash, randomBytes } from 'node:crypto'
 import {
   closeSync,
@@ -414,4 +415,18 @@ test('a digest goes on from its state as if it had never stopped', () => {
   const far = createSha256({ state: createSha256().state(), bytes: 2 ** 30 })
   const near = createSha256({ state: createSha256().state(), bytes: 2 ** 29 })
   expect(far.digest()).not.toEqual(near.digest())
+})
+
+test('a process that waits for what another thread has taken stays until it is done', () => {
+  const script = `
+    const { VerifyList } = await import(${JSON.stringify(join(import.meta.dirname, 'verify.ts'))})
+    const { ContentList } = await import(${JSON.stringify(join(import.meta.dirname, '../contents/list.ts'))})
+    const contents = new ContentList()
+    contents.add(Buffer.alloc(32), 10, { segment: 1, block: 0 })
+    const list = VerifyList.of(contents, [0])
+    list.take()
+    for (let i = 0; i < 20 && !list.isDone; i++) await list.wait()
+    process.stdout.write('waited')`
+  const options = ['--disable-warning=ExperimentalWarning', '--input-type=module', '--eval', script]
+  expect(execFileSync(process.execPath, options, { encoding: 'utf8' })).toBe('waited')
 })
