@@ -99,6 +99,7 @@ async function buildOnce(
   const abort = (): void => controller.abort(request.signal?.reason)
   request.signal?.throwIfAborted()
   request.signal?.addEventListener('abort', abort, { once: true })
+  using atEnd = new DisposableStack()
   const contexts = openContexts(request, store)
   const context: SolveContext = {
     request,
@@ -110,6 +111,7 @@ async function buildOnce(
     context: (named) => contexts.open(named),
     statCache: (named) => contexts.statCache(named),
     isLocalTag: (found) => localTags.has(found),
+    atEnd: (work) => atEnd.defer(work),
     nowNs:
       request.sourceDateEpoch === undefined
         ? BigInt(Date.now()) * 1_000_000n

@@ -21,6 +21,8 @@ export interface SolveContext {
   readonly signal: AbortSignal
   /** Stops what runs beside; the first reason is the build's error. */
   abort(reason: unknown): void
+  /** Is done when the build has ended, however: what serves the next one only is not to take the last room of a disk from this one. */
+  atEnd(work: () => void): void
   /** Nanoseconds since 1970: SOURCE_DATE_EPOCH, or when the build began. */
   readonly nowNs: bigint
 }

@@ -34,7 +34,8 @@ export async function runCopy(
     sources.intake ??= context.store.layers.intake()
     const revised = await former.revise(sources.intake, context.signal)
     if (revised !== undefined) {
-      run.shown.note(changedSince(revised.changed))
+      const text = changedSince(revised.changed)
+      if (text !== undefined) run.shown.note(text)
       return revised.layer
     }
   }
@@ -45,10 +46,12 @@ export async function runCopy(
 
 const MOST_NAMED = 3
 
-function changedSince(changed: readonly Found[]): string {
+/** Nothing may have: what came before it was made again, and is what it was. */
+function changedSince(changed: readonly Found[]): string | undefined {
   const paths = changed.filter(({ type }) => type === 'file').map(({ path }) => show(path))
   // Two sources may hold the same file.
   const files = [...new Set(paths)]
+  if (files.length === 0) return undefined
   const more = files.length > MOST_NAMED ? ` and ${files.length - MOST_NAMED} more` : ''
   return `changed since the last build: ${files.slice(0, MOST_NAMED).join(', ')}${more}`
 }
@@ -61,7 +64,7 @@ function formerOf(
   { digested }: Sources,
   { place, background }: CopyRun,
 ): Former | undefined {
-  const { store, request, nowNs } = context
+  const { request, nowNs } = context
   const { source } = step
   if (place === undefined || digested === undefined) return undefined
   if (digested.listing.entries < LEAST_ENTRIES) return undefined
@@ -70,7 +73,7 @@ function formerOf(
   const directory = resolve(source.directory?.directory ?? request.context)
   const latest = request.sourceDateEpoch === undefined ? undefined : nowNs
   const copied = { ...digested, parents, latest }
-  return new Former(store, `${directory}\0${place}`, copied, background)
+  return new Former(context, `${directory}\0${place}`, copied, background)
 }
 
 async function writeCopy(

@@ -5,6 +5,7 @@
 import type { DiffId, Intake, Layer, Revision, Store } from '../../cas/index.ts'
 import type { Found } from '../copy/found.ts'
 import { Listing, type Walked } from '../copy/listing.ts'
+import type { SolveContext } from './context.ts'
 
 /** Fewer are written in the time in which a former layer is looked at. */
 export const LEAST_ENTRIES = 1500
@@ -42,14 +43,21 @@ export class Former {
   readonly #parents: readonly Layer[]
   readonly #entries: readonly Found[]
   readonly #background: (work: Promise<unknown>) => void
+  readonly #atEnd: SolveContext['atEnd']
 
   /**
    * @param place the same for the next build of the same instruction and context
    * @param background what goes on after the layer is there
    */
-  constructor(store: Store, place: string, copied: Copied, background: (work: Promise<unknown>) => void) {
+  constructor(
+    context: SolveContext,
+    place: string,
+    copied: Copied,
+    background: (work: Promise<unknown>) => void,
+  ) {
     this.#background = background
-    this.#store = store
+    this.#atEnd = (work) => context.atEnd(work)
+    this.#store = context.store
     this.#place = place
     this.#copied = copied
     this.#parents = [...copied.parents]
@@ -119,7 +127,7 @@ export class Former {
         diffId,
         outline: Buffer.from(outline).toString('base64'),
       }
-      this.#store.notes.write(this.#place, pack(head, starts, this.#copied.listing))
+      this.#atEnd(() => this.#store.notes.write(this.#place, pack(head, starts, this.#copied.listing)))
     }
     this.#background(keep())
   }

@@ -30,19 +30,23 @@ export function writeNote(path: string, magic: Buffer, parts: readonly Uint8Arra
   const temporary = join(dirname(path), `.${randomBytes(8).toString('hex')}`)
   const crc = Buffer.alloc(CRC_BYTES)
   crc.writeUInt32LE(parts.reduce((sum, part) => crc32(part, sum), 0))
-  const fd = openSync(temporary, 'wx', 0o600)
   try {
-    for (const part of [magic, ...parts, crc])
-      for (let at = 0; at < part.length;) at += writeSync(fd, part, at)
+    writeParts(temporary, [magic, ...parts, crc])
+    renameSync(temporary, path)
   } catch (error) {
     rmSync(temporary, { force: true })
     // No room for a cache is no reason to fail.
     if (!isErrno(error, 'ENOSPC', 'EDQUOT', 'EFBIG')) throw error
-    return
+  }
+}
+
+function writeParts(path: string, parts: readonly Uint8Array[]): void {
+  const fd = openSync(path, 'wx', 0o600)
+  try {
+    for (const part of parts) for (let at = 0; at < part.length;) at += writeSync(fd, part, at)
   } finally {
     closeSync(fd)
   }
-  renameSync(temporary, path)
 }
 
 const NOTE = Buffer.from('tbuild note 1\n\0\0')
