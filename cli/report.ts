@@ -17,8 +17,15 @@ export function report(error: unknown, command: CommandName | undefined): number
     report(error.error, command)
     return report(error.suppressed, command)
   }
-  say(isExpected(error) ? expectedText(error) : bugText(error))
+  if (isIndexFull(error))
+    say(expectedText({ code: 'ENOSPC', message: "There is no room for the store's index." }))
+  else say(isExpected(error) ? expectedText(error) : bugText(error))
   return exitCode(error, command)
+}
+
+/** SQLITE_FULL, which is no system error. */
+function isIndexFull(error: unknown): boolean {
+  return typeof error === 'object' && error !== null && 'errcode' in error && error.errcode === 13
 }
 
 interface Expected {
