@@ -50,13 +50,13 @@ export class Stat {
   readonly inoLow: number = word(INO)
   readonly inoHigh: number = word(INO + 1)
   /** Bytes. */
-  readonly size: number = word(SIZE) + word(SIZE + 1) * TWO_32
+  readonly size: number = long(SIZE)
   /** Of 512 bytes. */
-  readonly blocks: number = word(BLOCKS) + word(BLOCKS + 1) * TWO_32
+  readonly blocks: number = long(BLOCKS)
   /** Since 1970, rounded down, and what is left of a second. Numbers: a BigInt of each costs more than the system call. */
-  readonly ctimeSeconds: number = word(CTIME) + (word(CTIME + 1) | 0) * TWO_32
+  readonly ctimeSeconds: number = long(CTIME)
   readonly ctimeNanoseconds: number = word(CTIME + 2)
-  readonly mtimeSeconds: number = word(MTIME) + (word(MTIME + 1) | 0) * TWO_32
+  readonly mtimeSeconds: number = long(MTIME)
   readonly mtimeNanoseconds: number = word(MTIME + 2)
   /** Of a device file; 0 of others. */
   readonly major: number
@@ -97,6 +97,12 @@ export class Stat {
 
 function word(at: number): number {
   return words[at] ?? 0
+}
+
+/** A signed number of 64 bits. Most fit into the lower 32, and are small integers to V8 then, which need no memory of their own. */
+function long(at: number): number {
+  const high = word(at + 1)
+  return high === 0 ? word(at) : word(at) + (high | 0) * TWO_32
 }
 
 /** Of the name itself, not followed; `undefined` when it is not there. */

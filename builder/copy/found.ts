@@ -11,6 +11,8 @@ import {
 } from '../../cas/index.ts'
 
 export const noXattrs: ReadonlyMap<string, Buffer> = new Map()
+/** One for all: most files have none, and there are many. */
+const noChildren: readonly Found[] = []
 
 /** Is this path, relative to the source, left out? */
 export type Excludes = (path: string, isDirectory: boolean) => boolean
@@ -18,21 +20,22 @@ export type Excludes = (path: string, isDirectory: boolean) => boolean
 /** A name of a tree, and what it was when it was first looked at. */
 export class Found implements SeenFile {
   readonly tree: Tree
-  readonly path: string
+  /** What stands before the name in the path: nothing, or a directory and `/`. */
+  readonly #before: string
   /** The last part of the path. */
   readonly name: string
   readonly type: TarEntryType
   readonly stats: Stat
   /** Of a directory that was walked: what of it is taken, in the order of the names' bytes. */
-  children: readonly Found[] = []
+  children: readonly Found[] = noChildren
   /** Of a file that was digested. */
   known: KnownFile | undefined = undefined
   /** Where the layer's tar says what it is, or only at what time, when it does. */
   start: number | undefined = undefined
 
-  constructor(tree: Tree, path: string, name: string, type: TarEntryType, stats: Stat) {
+  constructor(tree: Tree, before: string, name: string, type: TarEntryType, stats: Stat) {
     this.tree = tree
-    this.path = path
+    this.#before = before
     this.name = name
     this.type = type
     this.stats = stats
@@ -40,6 +43,11 @@ export class Found implements SeenFile {
 
   get root(): number {
     return this.tree.root
+  }
+
+  /** Made when it is asked for: of most files that were copied before it never is. */
+  get path(): string {
+    return this.#before + this.name
   }
 
   /** Those that a layer keeps. */
@@ -70,7 +78,8 @@ export class Found implements SeenFile {
 export function find(tree: Tree, path: string): Found | undefined {
   const stats = tree.lstat(path)
   if (stats === undefined || stats.type === 'socket') return undefined
-  return new Found(tree, path, path.slice(path.lastIndexOf('/') + 1), stats.type, stats)
+  const nameAt = path.lastIndexOf('/') + 1
+  return new Found(tree, path.slice(0, nameAt), path.slice(nameAt), stats.type, stats)
 }
 
 /** `top` and all below it, a directory before what is in it. */
@@ -86,11 +95,11 @@ export function* walk(top: Found, excludes: Excludes | undefined): Generator<Fou
 }
 
 function childrenOf({ tree, path }: Found, top: string, excludes: Excludes | undefined): readonly Found[] {
-  const below = path === '' ? '' : `${path}/`
+  const before = path === '' ? '' : `${path}/`
   const children: Found[] = []
   for (const { name, stats } of tree.entries(path)) {
     if (stats.type === 'socket') continue
-    const child = new Found(tree, below + name, name, stats.type, stats)
+    const child = new Found(tree, before, name, stats.type, stats)
     if (excludes?.(relativeTo(top, child.path), child.type === 'directory') === true) continue
     children.push(child)
   }

@@ -127,6 +127,12 @@ export class Lister {
 
   source({ name, all }: Walked): void {
     this.#names += `${name.length} ${name} ${all.length}\n`
+    // The source's name says what its top is called.
+    if (all.length > 1)
+      this.#names += `${all
+        .slice(1)
+        .map((found) => found.name)
+        .join('/')}/`
     this.#top = all[0]
   }
 
@@ -139,8 +145,6 @@ export class Lister {
     this.#times[time + 1] = Math.floor(stats.mtimeSeconds / TWO_32)
     this.#times[time + 2] = stats.mtimeNanoseconds
     const isTop = found === this.#top
-    // The source's name says what it is called.
-    if (!isTop) this.#names += `${found.name}/`
     const words = this.#words
     const at = entry * WORDS
     words[at] = TYPES.indexOf(type) << TYPE_BITS

@@ -1,6 +1,6 @@
 /**
- * The digest of a tar whose beginning is another's: from there on it is hashed on this thread, in turns, while the hash thread, as soon as it is there, verifies the contents that
- * are read for it; when all is hashed, both do.
+ * The digest of a tar whose beginning is another's: from there on it is hashed on this thread, in turns. Contents are verified as they are read for it; or, where they are many, by
+ * the hash thread as soon as it is there, and when all is hashed, by both.
  */
 import { createHash } from 'node:crypto'
 import { damagedContent, MOST_AHEAD, type AheadReader, type ContentReader } from '../contents/reader.ts'
@@ -18,8 +18,8 @@ export interface ContinuedTar {
   /** What follows. */
   readonly operations: Iterable<Operation>
   readonly contents: ContentWriter
-  /** Has those of the contents that were not written just now. */
-  readonly verification: Verification
+  /** Has those of the contents that were not written just now, if they are many. */
+  readonly verification?: Verification | undefined
   readonly reader: ContentReader
   /** Lets the event loop have a turn, when one is due. */
   readonly breathe: () => Promise<void> | undefined
@@ -55,7 +55,7 @@ export async function continueDigest(tar: ContinuedTar): Promise<DigestedTar> {
     midstates.push(packMidstate({ fingerprint: NO_FINGERPRINT, state: hash.state(), bytes }))
   }
   digest.flush()
-  await verification.finish(reader, breathe)
+  await verification?.finish(reader, breathe)
   return { sha256: digest.hash.digest().toString('hex'), midstates: Buffer.concat(midstates) }
 }
 
@@ -89,7 +89,7 @@ class Staged {
 
 /** Large ones in turns. */
 function hashContent(
-  { contents, reader, breathe }: ContinuedTar,
+  { contents, reader, verification, breathe }: ContinuedTar,
   ahead: AheadReader,
   digest: Buffer,
   hash: Pick<Sha256, 'update'>,
@@ -98,15 +98,19 @@ function hashContent(
   if (content === undefined) throw damagedContent(digest)
   const { list } = contents
   const size = list.size(content)
+  const isRight = verification !== undefined || contents.isOwn(content)
   if (size <= MOST_AHEAD) {
-    hash.update(ahead.read(digest, list.location(content), size, true))
+    hash.update(ahead.read(digest, list.location(content), size, isRight))
     return undefined
   }
   const hashParts = async (): Promise<void> => {
+    const found = isRight ? undefined : createHash('sha256')
     for (const part of partsOf(reader, digest, list.location(content), size)) {
       hash.update(part)
+      found?.update(part)
       await breathe()
     }
+    if (found?.digest().equals(digest) === false) throw damagedContent(digest)
   }
   return hashParts()
 }

@@ -134,13 +134,13 @@ describe('the digest of a tar that begins as another one', () => {
   const continued = async (
     contents: ContentWriter,
     place: Midstate | undefined,
-    helper: () => HashThread = () => thread,
+    helper: HashThread | undefined,
   ) => {
     const operations = operationsFrom(place?.bytes ?? 0)
     const unverified = operations.flatMap((operation) =>
       operation.kind === 'run' ? [contents.find(operation.digest) ?? -1] : [],
     )
-    using verification = new Verification(contents.list, unverified, helper)
+    using verification = helper && new Verification(contents.list, unverified, helper)
     return await continueDigest({
       place,
       operations,
@@ -151,30 +151,37 @@ describe('the digest of a tar that begins as another one', () => {
     })
   }
 
-  test('is the same from each place on, and so are its midstates; damage behind the place is found', async () => {
-    await store(some)
-    using contents = createSegmentWriter(paths, db)
-    const { sha256: expected, midstates } = await whole(contents)
-    for (const end of [-1, 5 * MB, 30 * MB, 50 * MB, 60 * MB]) {
-      const { last, packed = Buffer.alloc(0) } = midstatesUpTo(midstates, end) ?? {}
-      expect(last === undefined).toBe(end < 0)
-      const outcome = await continued(contents, last)
-      expect(outcome.sha256).toBe(expected)
-      // But for fingerprints, which only those have that were gone through from the beginning.
-      expect([...places(packed), ...places(outcome.midstates)]).toEqual(places(midstates))
-      for (const number of [3, 60, 70, 88]) {
-        const content = contents.find(sha256(some[number] ?? Buffer.alloc(0))) ?? -1
-        overwrite(contents, content, Buffer.from('damage'))
-        const found = await continued(contents, last).then(
-          (digested) => digested.sha256,
-          (error: { code: string }) => error.code,
-        )
-        // What is before the place is not read.
-        expect(found).toBe((starts[number] ?? 0) < (last?.bytes ?? 0) ? expected : 'STORE_CORRUPT')
-        overwrite(contents, content, some[number] ?? Buffer.alloc(0))
+  test.each([
+    ['alone', false],
+    ['by two threads', true],
+  ])(
+    'is the same from each place on, and so are its midstates; damage behind it is found: %s',
+    async (_, helps) => {
+      const helper = helps ? thread : undefined
+      await store(some)
+      using contents = createSegmentWriter(paths, db)
+      const { sha256: expected, midstates } = await whole(contents)
+      for (const end of [-1, 5 * MB, 30 * MB, 50 * MB, 60 * MB]) {
+        const { last, packed = Buffer.alloc(0) } = midstatesUpTo(midstates, end) ?? {}
+        expect(last === undefined).toBe(end < 0)
+        const outcome = await continued(contents, last, helper)
+        expect(outcome.sha256).toBe(expected)
+        // But for fingerprints, which only those have that were gone through from the beginning.
+        expect([...places(packed), ...places(outcome.midstates)]).toEqual(places(midstates))
+        for (const number of [3, 60, 70, 88]) {
+          const content = contents.find(sha256(some[number] ?? Buffer.alloc(0))) ?? -1
+          overwrite(contents, content, Buffer.from('damage'))
+          const found = await continued(contents, last, helper).then(
+            (digested) => digested.sha256,
+            (error: { code: string }) => error.code,
+          )
+          // What is before the place is not read.
+          expect(found).toBe((starts[number] ?? 0) < (last?.bytes ?? 0) ? expected : 'STORE_CORRUPT')
+          overwrite(contents, content, some[number] ?? Buffer.alloc(0))
+        }
       }
-    }
-  })
+    },
+  )
 
   test('does not need the thread: one that never comes, and one that ends in the middle', async () => {
     await store(some)
@@ -189,7 +196,7 @@ describe('the digest of a tar that begins as another one', () => {
       },
     }
     for (const helper of [never, lost])
-      expect((await continued(contents, undefined, () => helper)).sha256).toBe(expected)
+      expect((await continued(contents, undefined, helper)).sha256).toBe(expected)
   })
 })
 

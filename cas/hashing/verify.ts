@@ -118,18 +118,15 @@ export class VerifyList {
   }
 }
 
-/** Fewer parts than that are verified in the time in which a thread starts. */
-const FEW_PARTS = 10
-
 /** Contents that are verified by the thread, as soon as it is there, and by whoever waits for it. */
 export class Verification implements Disposable {
   readonly #list: VerifyList
   /** Nobody else will end what was begun. */
   readonly #isAlone: () => boolean
 
-  constructor(contents: ContentList, numbers: readonly number[], thread: () => HashThread) {
+  constructor(contents: ContentList, numbers: readonly number[], thread: HashThread) {
     this.#list = VerifyList.of(contents, numbers)
-    this.#isAlone = this.#list.parts < FEW_PARTS ? () => true : thread().verify(this.#list)
+    this.#isAlone = thread.verify(this.#list)
   }
 
   /** Verifies what nobody has. Throws `STORE_CORRUPT`. */

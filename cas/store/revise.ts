@@ -32,6 +32,8 @@ export interface RevisionPlan {
   readonly parts: readonly Part[]
   /** Midstates of what both begin with. */
   readonly known: ReturnType<typeof midstatesUpTo>
+  /** What comes after that is worth the hash thread's help. */
+  readonly isMuch: boolean
   readonly names: readonly RevisedName[]
   readonly shifts: readonly number[]
   readonly root: IncomingLayer['root']
@@ -39,8 +41,8 @@ export interface RevisionPlan {
   readonly size: number
 }
 
-/** Bytes that are hashed and verified, for which the hash thread is worth its start. */
-const MUCH = 24 * 1024 * 1024
+/** Bytes: less is hashed and verified in the time in which the hash thread starts, which is 0.1 s. */
+const MUCH = 60 * 1024 * 1024
 
 /** `undefined`: it cannot be done. The former layer is leased. Throws `STORE_CORRUPT` for a damaged recipe. */
 export function planRevision(
@@ -58,7 +60,8 @@ export function planRevision(
   const first = revisions[0]?.start ?? Infinity
   const known = canContinue() ? midstatesUpTo(midstatesOf(db, diffId), first) : undefined
   const size = Number(row['size'])
-  if (size - (known?.last.bytes ?? 0) > MUCH) hashThread().begin()
+  const isMuch = size - (known?.last.bytes ?? 0) > MUCH
+  if (isMuch) hashThread().begin()
   const replacer = new Replacer(revisions, contents)
   const parts: Part[] = []
   for (const [i, block] of blocks.entries()) {
@@ -80,6 +83,7 @@ export function planRevision(
     former,
     parts,
     known,
+    isMuch,
     names: replacer.names,
     shifts: replacer.shifts,
     size: replacer.shifts.reduce((sum, shift) => sum + shift, size),
@@ -93,14 +97,15 @@ export function planRevision(
  */
 export async function writeRevision(
   { reader, hashThread }: StoreContext,
-  { former, parts, known, names, root, size }: RevisionPlan,
+  { former, parts, known, isMuch, names, root, size }: RevisionPlan,
   { contents, recipe }: IngestParts,
   own: DisposableStack,
   breathe: () => Promise<void> | undefined,
 ): Promise<IncomingLayer> {
   const rest = restOf(parts, known?.last.bytes ?? 0)
-  // First: who helps with it takes a while to start.
-  const verification = own.use(new Verification(contents.list, unverifiedOf(rest, contents), hashThread))
+  const verification = isMuch
+    ? own.use(new Verification(contents.list, unverifiedOf(rest, contents), hashThread()))
+    : undefined
   for (const part of parts) {
     if ('block' in part) recipe.copy(part.block, part.length)
     else for (const operation of part.operations) write(recipe, operation)
