@@ -78,7 +78,7 @@ export {
   type Leftover,
   type ProblemCode,
 } from './fsck/index.ts'
-export { knownFile } from './store/types.ts'
+export { TakenFile } from './store/taken.ts'
 export { createTurns } from './store/turns.ts'
 export { openStore, type OpenStoreOptions } from './store/open.ts'
 export { DRIVER_NAMES, type DriverName } from './drivers/types.ts'

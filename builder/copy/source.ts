@@ -3,7 +3,7 @@ import { hash } from 'node:crypto'
 import { closeSync } from 'node:fs'
 import {
   createTurns,
-  knownFile,
+  TakenFile,
   type Intake,
   type KnownFile,
   type LayerWriter,
@@ -105,9 +105,7 @@ function lookAt(found: Found, options: DigestOptions): KnownFile {
   if (found.stats.size > 0) return options.intake().take(found)
   const fd = found.open()
   try {
-    const isPlain = found.tree.xattrs(fd).size === 0
-    const taken: Taken = { ...knownFile(EMPTY, isPlain), isNew: false }
-    return taken
+    return new TakenFile(EMPTY, 0, found.tree.xattrs(fd).size === 0, false)
   } finally {
     closeSync(fd)
   }

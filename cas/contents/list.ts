@@ -77,19 +77,21 @@ export class ContentList {
     return { segment: this.segment(content), block: this.block(content) }
   }
 
-  #slot(digest: Uint8Array): number {
+  /** Of the digest at `at`. */
+  #slot(digests: Uint8Array, at = 0): number {
     const mask = this.#table.length - 1
-    const hash = byte(digest, 0) | (byte(digest, 1) << 8) | (byte(digest, 2) << 16) | (byte(digest, 3) << 24)
+    let hash = 0
+    for (let i = 3; i >= 0; i--) hash = (hash << 8) | (digests[at + i] ?? 0)
     for (let slot = hash & mask; ; slot = (slot + 1) & mask) {
       const number = (this.#table[slot] ?? 0) - 1
-      if (number < 0 || this.#isDigestOf(number, digest)) return slot
+      if (number < 0 || this.#isDigestOf(number, digests, at)) return slot
     }
   }
 
-  #isDigestOf(number: number, digest: Uint8Array): boolean {
-    const digests = this.#digests
+  #isDigestOf(number: number, digests: Uint8Array, at: number): boolean {
+    const own = this.#digests
     const start = number * DIGEST_BYTES
-    for (let i = 0; i < DIGEST_BYTES; i++) if (digests[start + i] !== digest[i]) return false
+    for (let i = 0; i < DIGEST_BYTES; i++) if (own[start + i] !== digests[at + i]) return false
     return true
   }
 
@@ -103,12 +105,8 @@ export class ContentList {
   #growTable(): void {
     this.#table = new Uint32Array(this.#table.length * 2)
     for (let number = 0; number < this.#count; number++)
-      this.#table[this.#slot(this.digest(number))] = number + 1
+      this.#table[this.#slot(this.#digests, number * DIGEST_BYTES)] = number + 1
   }
-}
-
-function byte(bytes: Uint8Array, at: number): number {
-  return bytes[at] ?? 0
 }
 
 /** Twice as long. The memory of the old one is given back at once, not when it is collected. */

@@ -7,8 +7,9 @@ import { damagedContent, MOST_AHEAD, type AheadReader, type ContentReader } from
 import type { ContentWriter } from '../contents/types.ts'
 import type { Operation } from '../recipe/read.ts'
 import { NO_FINGERPRINT, packMidstate, stepAfter, type Midstate } from './midstates.ts'
-import { hashZeros, partsOf } from './read.ts'
-import { canContinue, createSha256, SHA256_BLOCK, type Sha256 } from './sha256.ts'
+import { partsOf } from './read.ts'
+import { canContinue, createSha256, SHA256_BLOCK } from './sha256.ts'
+import { Staged } from './staged.ts'
 import type { DigestedTar } from './thread.ts'
 import type { Verification } from './verify.ts'
 
@@ -44,7 +45,7 @@ export async function continueDigest(tar: ContinuedTar): Promise<DigestedTar> {
     }
     if (operation.kind === 'keep') continue
     bytes += operation.length
-    if (operation.kind === 'zeros') hashZeros(digest, operation.length)
+    if (operation.kind === 'zeros') digest.zeros(operation.length)
     else {
       const pending = hashContent(tar, ahead, operation.digest, digest) ?? breathe()
       if (pending !== undefined) await pending
@@ -56,35 +57,7 @@ export async function continueDigest(tar: ContinuedTar): Promise<DigestedTar> {
   }
   digest.flush()
   await verification?.finish(reader, breathe)
-  return { sha256: digest.hash.digest().toString('hex'), midstates: Buffer.concat(midstates) }
-}
-
-const STAGE = 256 * 1024
-
-/** Gathers small parts: to hash each by itself takes longer than to copy it. */
-class Staged {
-  readonly hash: Pick<Sha256, 'update' | 'digest'>
-  readonly #buffer = Buffer.allocUnsafeSlow(STAGE)
-  #filled = 0
-
-  constructor(hash: Pick<Sha256, 'update' | 'digest'>) {
-    this.hash = hash
-  }
-
-  update(bytes: Uint8Array): void {
-    if (this.#filled + bytes.length > STAGE) this.flush()
-    if (bytes.length > STAGE) {
-      this.hash.update(bytes)
-      return
-    }
-    this.#buffer.set(bytes, this.#filled)
-    this.#filled += bytes.length
-  }
-
-  flush(): void {
-    this.hash.update(this.#buffer.subarray(0, this.#filled))
-    this.#filled = 0
-  }
+  return { sha256: digest.digest(), midstates: Buffer.concat(midstates) }
 }
 
 /** Large ones in turns. */
@@ -92,7 +65,7 @@ function hashContent(
   { contents, reader, verification, breathe }: ContinuedTar,
   ahead: AheadReader,
   digest: Buffer,
-  hash: Pick<Sha256, 'update'>,
+  hash: Staged,
 ): Promise<void> | undefined {
   const content = contents.find(digest)
   if (content === undefined) throw damagedContent(digest)

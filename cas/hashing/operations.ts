@@ -6,10 +6,11 @@
  */
 import { createHash } from 'node:crypto'
 import type { AheadReader, ContentReader } from '../contents/reader.ts'
-import { DIGEST_BYTES, type Location } from '../contents/list.ts'
+import { DIGEST_BYTES, type ContentList } from '../contents/list.ts'
 import { Fingerprint, Midstates, packMidstate } from './midstates.ts'
-import { hashZeros, readContent } from './read.ts'
+import { readContent } from './read.ts'
 import { canContinue, createSha256, type Sha256 } from './sha256.ts'
+import { Staged } from './staged.ts'
 
 const LITERAL = 0
 export const ZEROS = 1
@@ -50,14 +51,15 @@ export class OperationWriter {
     this.#put(ZEROS, length)
   }
 
-  content(digest: Uint8Array, length: number, { segment, block }: Location, isOwn: boolean): void {
+  /** `content`: its number in the list. */
+  content(list: ContentList, content: number, isOwn: boolean): void {
     this.#reserve(CONTENT_BYTES)
-    this.#put(CONTENT, length)
+    this.#put(CONTENT, list.size(content))
     const at = this.#length / 8
-    this.#view[at] = segment
-    this.#view[at + 1] = block
+    this.#view[at] = list.segment(content)
+    this.#view[at + 1] = list.block(content)
     this.#view[at + 2] = isOwn ? 1 : 0
-    this.#bytes.set(digest, this.#length + 24)
+    list.copyDigest(content, this.#bytes, this.#length + 24)
     this.#length += CONTENT_BYTES - HEAD
   }
 
@@ -95,14 +97,14 @@ const MOST_PENDING = 8 * 1024 * 1024
 
 /** Hashes batches, which must come in their order. */
 export class OperationHash {
-  #hash: Pick<Sha256, 'update' | 'digest'> = createHash('sha256')
+  #hash: Staged
   readonly #reader: ContentReader
   /** For contents that were there before, and those that were written since the last batch. */
   readonly #present: AheadReader
   #written: AheadReader | undefined
   readonly #fingerprint: Fingerprint | undefined
   readonly #known: Midstates | undefined
-  /** The same as `#hash`. */
+  /** What `#hash` hashes with. */
   #continued: Sha256 | undefined
   /** What came since the last place that was known, while all are. */
   #pending: Part[] | undefined
@@ -113,10 +115,14 @@ export class OperationHash {
   constructor(reader: ContentReader, known?: Uint8Array) {
     this.#reader = reader
     this.#present = reader.ahead()
-    if (known === undefined || !canContinue()) return
+    if (known === undefined || !canContinue()) {
+      this.#hash = new Staged(createHash('sha256'))
+      return
+    }
     this.#fingerprint = new Fingerprint()
     this.#known = new Midstates(known)
-    this.#hash = this.#continued = createSha256()
+    this.#continued = createSha256()
+    this.#hash = new Staged(this.#continued)
     if (known.length > 0) this.#pending = []
   }
 
@@ -144,7 +150,7 @@ export class OperationHash {
   /** In hexadecimal digits. */
   digest(): string {
     this.#hashPending()
-    return this.#hash.digest().toString('hex')
+    return this.#hash.digest()
   }
 
   /** A fingerprint, where there may be a midstate. */
@@ -165,8 +171,10 @@ export class OperationHash {
     } else {
       this.#pending = []
       this.#pendingBytes = 0
-      this.#hash = this.#continued = createSha256({ state, bytes: this.#fingerprint?.bytes ?? 0 })
+      this.#continued = createSha256({ state, bytes: this.#fingerprint?.bytes ?? 0 })
+      this.#hash = new Staged(this.#continued)
     }
+    this.#hash.flush()
     const here = state ?? this.#continued?.state()
     const bytes = this.#fingerprint?.bytes ?? 0
     if (here !== undefined) this.#midstates.push(packMidstate({ fingerprint, state: here, bytes }))
@@ -196,7 +204,7 @@ export class OperationHash {
       if (kind === LITERAL) {
         this.#hash.update(batch.subarray(data, data + length))
       } else if (kind === ZEROS) {
-        hashZeros(this.#hash, length)
+        this.#hash.zeros(length)
       } else if (kind === CONTENT) {
         this.#hashContent(batch, view, at)
       }

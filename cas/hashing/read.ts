@@ -2,10 +2,8 @@
 import { createHash } from 'node:crypto'
 import { damagedContent, MOST_AHEAD, type AheadReader, type ContentReader } from '../contents/reader.ts'
 import type { Location } from '../contents/list.ts'
-import type { Sha256 } from './sha256.ts'
 
 const PART = 1024 * 1024
-const zeros = Buffer.alloc(64 * 1024)
 let buffer: Buffer | undefined
 
 export interface ReadContentOptions {
@@ -49,8 +47,4 @@ export function* partsOf(
     reader.read(digest, location, done, part)
     yield part
   }
-}
-
-export function hashZeros(hash: Pick<Sha256, 'update'>, length: number): void {
-  for (let done = 0; done < length; done += zeros.length) hash.update(zeros.subarray(0, length - done))
 }

@@ -51,10 +51,8 @@ export class TarDigest implements Disposable {
   /** By its number. What was not written just now is verified, since damage must not get into a digest that would be right for it. */
   content(content: number): void {
     const { contents } = this.#options
-    const { list } = contents
-    const isOwn = contents.isOwn(content)
-    this.#writer.content(list.digest(content), list.size(content), list.location(content), isOwn)
-    this.#count(list.size(content))
+    this.#writer.content(contents.list, content, contents.isOwn(content))
+    this.#count(contents.list.size(content))
   }
 
   #count(length: number): void {

@@ -34,7 +34,9 @@ const MOST_UNUSED = 3
 export function openStatCache(directory: string, context: string): StatCache {
   const path = join(directory, hash('sha256', context).slice(0, 32))
   let known = index(load(path))
-  const fresh: Buffer[] = []
+  /** Packed, and how many. */
+  let fresh = EMPTY
+  let freshCount = 0
   /** Of several names, of which each is looked at: only one record is kept. */
   const linked = new Set<string>()
   /** By the record's number. */
@@ -58,17 +60,17 @@ export function openStatCache(directory: string, context: string): StatCache {
     },
     remember: (stats, { digest, isPlain }) => {
       if (!isSettled(stats, timeOf())) return
-      const record = Buffer.alloc(RECORD)
       encodeKey(stats)
-      record.set(key)
       if (stats.nlink > 1) {
-        const inode = record.toString('latin1', 0, INODE_WORDS * 4)
+        const inode = keyWords.subarray(0, INODE_WORDS).join()
         if (linked.has(inode)) return
         linked.add(inode)
       }
-      record[FLAGS_AT] = isPlain ? PLAIN : 0
-      record.set(digest, DIGEST_AT)
-      fresh.push(record)
+      const at = freshCount++ * RECORD
+      if (at === fresh.length) fresh = enlarged(fresh)
+      fresh.set(key, at)
+      fresh[at + FLAGS_AT] = isPlain ? PLAIN : 0
+      fresh.set(digest, at + DIGEST_AT)
     },
     names: (fd, list) => {
       const stats = statOf(fd)
@@ -81,27 +83,34 @@ export function openStatCache(directory: string, context: string): StatCache {
     },
     save: () => {
       names.save()
-      if (fresh.length === 0) return
+      if (freshCount === 0) return
       const all = known.records
-      const most = (uses + fresh.length) * MOST_UNUSED
-      const added: Buffer[] = []
-      for (const record of fresh) {
+      const most = (uses + freshCount) * MOST_UNUSED
+      /** Moved to the front. */
+      let added = 0
+      for (let from = 0; from < freshCount * RECORD; from += RECORD) {
         // In the place of what was known of the inode before, so that the order stays the one in which files are asked for.
-        const at = known.findInode(record)
-        if (at === undefined) added.push(record)
-        else {
-          all.set(record, at)
+        const at = known.findInode(fresh, from)
+        if (at === undefined) {
+          if (added < from) fresh.copyWithin(added, from, from + RECORD)
+          added += RECORD
+        } else {
+          fresh.copy(all, at, from, from + RECORD)
           used[at / RECORD] = 1
         }
       }
       const kept: Buffer[] = []
+      let keptFrom = 0
       for (let at = 0, unused = 0; at < all.length; at += RECORD) {
-        if (used[at / RECORD] === 1 || unused++ < most) kept.push(all.subarray(at, at + RECORD))
+        if (used[at / RECORD] === 1 || unused++ < most) continue
+        kept.push(all.subarray(keptFrom, at))
+        keptFrom = at + RECORD
       }
-      const records = Buffer.concat([...kept, ...added])
+      const records = Buffer.concat([...kept, all.subarray(keptFrom), fresh.subarray(0, added)])
       writeNote(path, MAGIC, [records])
       known = index(records)
-      fresh.length = 0
+      fresh = EMPTY
+      freshCount = 0
       linked.clear()
       used = new Uint8Array(known.count)
       uses = 0
@@ -133,6 +142,12 @@ class Recorded implements KnownFile {
   }
 }
 
+function enlarged(records: Buffer): Buffer<ArrayBuffer> {
+  const larger = Buffer.alloc(Math.max(64 * RECORD, records.length * 2))
+  records.copy(larger)
+  return larger
+}
+
 interface Index {
   readonly records: Buffer
   /** The same. */
@@ -140,8 +155,8 @@ interface Index {
   readonly count: number
   /** Where the record of exactly this file begins. */
   find(stats: Stat): number | undefined
-  /** Where the one of the same device and inode begins. */
-  findInode(record: Buffer): number | undefined
+  /** Where the one begins that is of the same device and inode as the one at `at`. */
+  findInode(from: Buffer, at: number): number | undefined
 }
 
 /** Of 4 bytes each, of a record. */
@@ -171,8 +186,8 @@ function index(records: Buffer): Index {
       next = found + 1
       return isSame(words, found * WORDS, keyWords, 0, KEY_WORDS) ? found * RECORD : undefined
     },
-    findInode: (record) => {
-      key.set(record.subarray(0, key.length))
+    findInode: (from, at) => {
+      from.copy(key, 0, at, at + key.length)
       const found = lookup(keyWords)
       return found === undefined ? undefined : found * RECORD
     },

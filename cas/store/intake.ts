@@ -22,7 +22,8 @@ import { tarError } from '../tar/entry.ts'
 import type { Database } from './database.ts'
 import { enterEpoch } from './epoch.ts'
 import type { StorePaths } from './paths.ts'
-import { knownFile, type Intake, type SeenFile, type Taken } from './types.ts'
+import { TakenFile } from './taken.ts'
+import type { Intake, SeenFile, Taken } from './types.ts'
 
 /** Larger ones are taken alone, part by part. */
 const SMALL = 128 * 1024
@@ -86,6 +87,8 @@ export class IntakeState implements Intake {
   readonly digest: TarDigest
   readonly #thread: () => HashThread
   #isUsed = false
+  /** One for all files. */
+  readonly #settleAll = (): void => this.#settle()
   /** Of one tree. */
   #files: Waiting[] = []
   #bytes = 0
@@ -105,7 +108,7 @@ export class IntakeState implements Intake {
     if (size > SMALL) return this.#takeAlone(file)
     const isOther = this.#files[0] !== undefined && this.#files[0].file.root !== file.root
     if (this.#bytes + size > FILE_BYTES || this.#files.length === BATCH_FILES || isOther) this.#endBatch()
-    const waiting = new Waiting(file, () => this.#settle())
+    const waiting = new Waiting(file, this.#settleAll)
     this.#files.push(waiting)
     this.#bytes += size
     return waiting
@@ -147,19 +150,19 @@ export class IntakeState implements Intake {
   }
 
   #keep(files: readonly Waiting[], { outcomes, plain, digests }: DigestedFiles, buffer: Uint8Array): void {
+    const all = Buffer.from(digests.buffer, digests.byteOffset, digests.length)
     let at = 0
     for (const [i, waiting] of files.entries()) {
       const { size } = waiting.file.stats
       const outcome = outcomes[i] ?? 0
       if ((outcome & READ) === 0) waiting.end(this.#tryAgain(waiting.file))
       else {
-        const digest = Buffer.from(digests.buffer, i * DIGEST_BYTES, DIGEST_BYTES)
-        const isPlain = plain[i] === 1
+        const digest = all.subarray(i * DIGEST_BYTES, (i + 1) * DIGEST_BYTES)
         // With holes it is several contents: it is read again when it is needed.
         const isNew =
           (outcome & HAS_HOLES) !== 0 ||
           this.contents.isOwn(this.contents.put(digest, buffer.subarray(at, at + size)))
-        waiting.end({ ...knownFile(digest, isPlain), isNew })
+        waiting.end(new TakenFile(all, i * DIGEST_BYTES, plain[i] === 1, isNew))
       }
       at += size
     }
@@ -179,7 +182,7 @@ export class IntakeState implements Intake {
     try {
       const isPlain = readAttributes(fd, 'trusted.overlay.').layer.size === 0
       const { digest, isNew } = this.#takeFrom(fd, file.stats.size)
-      return { ...knownFile(digest, isPlain), isNew }
+      return new TakenFile(digest, 0, isPlain, isNew)
     } finally {
       closeSync(fd)
     }

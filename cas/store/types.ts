@@ -321,16 +321,6 @@ export interface KnownFile {
   copyDigest(into: Uint32Array, at: number): void
 }
 
-export function knownFile(digest: Buffer, isPlain: boolean): KnownFile {
-  return {
-    digest,
-    isPlain,
-    copyDigest: (into, at) => {
-      for (let i = 0; i < 8; i++) into[at + i] = digest.readUInt32LE(i * 4)
-    },
-  }
-}
-
 /** Digests of files, and names in directories, of a directory that is built from: see `cas/stat-cache`. */
 export interface StatCache {
   /** Of a file that is unchanged since it was remembered. A view, valid until `save`. */
