@@ -1,12 +1,13 @@
 /** ADD of addresses: a server and a git daemon of our own, on loopback. */
-import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals'
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createHash, randomBytes } from 'node:crypto'
+import { mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { connect, createServer as createTcpServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
+import { gzipSync } from 'node:zlib'
 import { openWorkshop, type Workshop } from './support/build.ts'
 
 let shop: Workshop
@@ -159,6 +160,63 @@ test('a fetched archive is a file, and unpacked when asked', async () => {
     ),
   )
   expect(output).toBe('a.tgz\ninside')
+})
+
+describe('an archive of the context', () => {
+  test.each([
+    ['a.tar', '-cf'],
+    ['a.tgz', '-czf'],
+    ['a.tar.zst', '--zstd -cf'],
+    ['a.tar.xz', '-cJf'],
+    ['a.tar.bz2', '-cjf'],
+  ])('%s is unpacked, and copied when it ends after 40 bytes', async (name, flags) => {
+    const context = dockerfile(`ADD ${name} ${name}.not /out/`, 'RUN ls /out && cat /out/inside')
+    const tree = join(context, 'tree')
+    mkdirSync(tree)
+    writeFileSync(join(tree, 'inside'), 'inside')
+    execFileSync('tar', ['-C', tree, ...flags.split(' '), join(context, name), 'inside'])
+    writeFileSync(join(context, `${name}.not`), readFileSync(join(context, name)).subarray(0, 40))
+    expect((await shop.build(context)).output).toBe(`${name}.not\ninside\ninside`)
+  })
+
+  test('a compressed file that is no tar is copied', async () => {
+    const context = dockerfile('ADD note.gz /', 'RUN zcat /note.gz')
+    writeFileSync(join(context, 'note.gz'), gzipSync('note'))
+    expect((await shop.build(context)).output).toBe('note')
+  })
+
+  test('a program that is missing is named: the archive is not copied instead', async () => {
+    const context = dockerfile('ADD a.tar.xz /')
+    writeFileSync(join(context, 'a.tar.xz'), Buffer.from('fd377a585a000000', 'hex'))
+    const path = process.env['PATH']
+    process.env['PATH'] = '/nonexistent'
+    try {
+      await expect(shop.build(context)).rejects.toMatchObject({ code: 'TOOL_MISSING', source: { line: 2 } })
+    } finally {
+      process.env['PATH'] = path
+    }
+  })
+
+  test('a bomb is refused', async () => {
+    const context = dockerfile('ADD bomb.tgz /')
+    const zeros = join(shop.directory, 'zeros')
+    execFileSync('truncate', ['-s', '100M', zeros])
+    execFileSync('tar', ['-C', shop.directory, '-czf', join(context, 'bomb.tgz'), 'zeros'])
+    await expect(shop.build(context)).rejects.toMatchObject({ code: 'LAYER_BOMB', source: { line: 2 } })
+  })
+
+  test('one that ends early is an error, not half of it', async () => {
+    const context = dockerfile('ADD cut.tgz /')
+    const noise = join(shop.directory, 'noise')
+    writeFileSync(noise, randomBytes(100_000))
+    execFileSync('tar', ['-C', shop.directory, '-czf', join(context, 'cut.tgz'), 'noise'])
+    truncateSync(join(context, 'cut.tgz'), 50_000)
+    await expect(shop.build(context)).rejects.toMatchObject({
+      code: 'COMPRESSION_INVALID',
+      message: expect.stringContaining('cut.tgz'),
+      source: { line: 2 },
+    })
+  })
 })
 
 test.each([

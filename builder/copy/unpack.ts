@@ -1,35 +1,33 @@
 /** ADD: a local archive is unpacked, not copied. */
-import { closeSync, constants, createReadStream, fstatSync, openSync, readSync } from 'node:fs'
-import { spawn } from 'node:child_process'
-import { createGunzip, createZstdDecompress } from 'node:zlib'
-import type { Readable, Transform } from 'node:stream'
+import { closeSync, constants, createReadStream, openSync, readSync } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
 import { createUnpacker, show, TarReader, type Store } from '../../cas/index.ts'
+import { decompress, detectCodec } from '../archive/decompress.ts'
 import type { Selected } from './select.ts'
 
-type Format = 'tar' | 'gzip' | 'zstd' | 'xz' | 'bzip2'
+/** Bytes of a tar's header. */
+const BLOCK = 512
 
-/** The directory it was unpacked into; `undefined` when it is no archive. */
+/** The directory it was unpacked into; `undefined` when it is no archive. Throws what `decompress` and `TarReader` throw. */
 export async function unpackArchive(store: Store, { tree, path }: Selected): Promise<string | undefined> {
   if (tree.lstat(path)?.isFile() !== true) return undefined
   const fd = tree.open(path)
   try {
-    const format = formatOf(fd)
-    if (format === undefined || (format !== 'tar' && !(await holdsTar(fd, format)))) return undefined
+    if (!(await isArchive(fd, path))) return undefined
     const directory = store.workDirectory('add')
-    await unpackInto(fd, format, directory, path)
+    await unpackInto(fd, directory, path)
     return directory
   } finally {
     closeSync(fd)
   }
 }
 
-async function unpackInto(fd: number, format: Format, directory: string, path: string): Promise<void> {
+async function unpackInto(fd: number, directory: string, path: string): Promise<void> {
   const directoryFd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
   const unpacker = createUnpacker(directoryFd, { whiteouts: 'none' })
   try {
     const reader = new TarReader(unpacker.handler)
-    for await (const chunk of decompress(fd, format)) reader.feed(chunk as Buffer)
+    for await (const chunk of contentOf(fd, path)) reader.feed(chunk)
     reader.finish()
     unpacker.finish()
   } catch (error) {
@@ -42,14 +40,22 @@ async function unpackInto(fd: number, format: Format, directory: string, path: s
   }
 }
 
-function formatOf(fd: number): Format | undefined {
-  const head = Buffer.alloc(512)
-  const length = readSync(fd, head, 0, head.length, 0)
-  if (head.readUInt16BE(0) === 0x1f8b) return 'gzip'
-  if (head.readUInt32BE(0) === 0x28b52ffd) return 'zstd'
-  if (head.toString('latin1', 0, 6) === '\xfd7zXZ\0') return 'xz'
-  if (head.toString('latin1', 0, 3) === 'BZh') return 'bzip2'
-  return length === 512 && isTarHeader(head) ? 'tar' : undefined
+/** A tar, compressed or not. A compressed file that is no tar, or cannot be decompressed, is an ordinary file. */
+async function isArchive(fd: number, path: string): Promise<boolean> {
+  let head = Buffer.alloc(BLOCK)
+  const length = readSync(fd, head, 0, BLOCK, 0)
+  if (detectCodec(head.subarray(0, length)) === 'none') return length === BLOCK && isTarHeader(head)
+  head = Buffer.alloc(0)
+  try {
+    for await (const chunk of contentOf(fd, path)) {
+      head = Buffer.concat([head, chunk])
+      if (head.length >= BLOCK) return isTarHeader(head.subarray(0, BLOCK))
+    }
+    return false
+  } catch (error) {
+    if (error instanceof TbuildError && error.code === 'COMPRESSION_INVALID') return false
+    throw error
+  }
 }
 
 /** POSIX: the sum of all bytes, those of the checksum taken as blanks. An empty archive (zeros only) is one too. */
@@ -60,46 +66,7 @@ function isTarHeader(block: Buffer): boolean {
   return said === sum
 }
 
-/** A compressed file that is no tar is an ordinary file. */
-async function holdsTar(fd: number, format: Format): Promise<boolean> {
-  const stream = decompress(fd, format)
-  try {
-    let head = Buffer.alloc(0)
-    for await (const chunk of stream) {
-      head = Buffer.concat([head, chunk as Buffer])
-      if (head.length >= 512) break
-    }
-    return head.length >= 512 && isTarHeader(head.subarray(0, 512))
-  } catch {
-    return false
-  } finally {
-    stream.destroy()
-  }
-}
-
-function decompress(fd: number, format: Format): Readable {
-  const end = fstatSync(fd).size
-  const file = createReadStream('', { fd, autoClose: false, start: 0, ...(end > 0 ? { end: end - 1 } : {}) })
-  if (format === 'tar') return file
-  if (format === 'gzip') return pipe(file, createGunzip())
-  if (format === 'zstd') return pipe(file, createZstdDecompress())
-  const child = spawn(format, ['-dc'], { stdio: ['pipe', 'pipe', 'ignore'] })
-  child.stdin.on('error', () => {}) // EPIPE: told by how it ends
-  file.pipe(child.stdin)
-  child.on('error', () => {
-    child.stdout.destroy(
-      new TbuildError('DECOMPRESSOR_MISSING', `unpacking this archive needs the program ${format}`, {
-        hint: `apt-get install ${format === 'xz' ? 'xz-utils' : 'bzip2'}`,
-      }),
-    )
-  })
-  child.on('exit', (code) => {
-    if (code !== 0 && code !== null) child.stdout.destroy(new Error(`${format} ended with ${code}`))
-  })
-  return child.stdout
-}
-
-function pipe(file: Readable, transform: Transform): Readable {
-  file.on('error', (error) => transform.destroy(error))
-  return file.pipe(transform)
+function contentOf(fd: number, path: string): AsyncIterable<Buffer> {
+  const file = createReadStream('', { fd, autoClose: false, start: 0 })
+  return decompress(file, { accept: ['none', 'gzip', 'zstd', 'xz', 'bzip2'], what: show(path) })
 }
