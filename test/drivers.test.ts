@@ -1,10 +1,11 @@
 /** Each driver against the store's contract, and what is particular to one. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { execFile } from 'node:child_process'
-import { lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { DRIVER_NAMES, openStore } from '../cas/index.ts'
+import { setTimeout as wait } from 'node:timers/promises'
+import { DRIVER_NAMES, openStore, type Layer } from '../cas/index.ts'
 import { testDriver } from '../cas/drivers/contract.ts'
 import { archiveOf } from '../cas/tar/testing.ts'
 
@@ -82,6 +83,43 @@ test('objects: a layer as a directory holds no data, and objects have one place'
   expect(objects.filter((name) => /^[0-9a-f]{2}\/[0-9a-f]{62}$/.test(name))).toHaveLength(1)
   expect(readdirSync(join(path, 'segments'))).toEqual([])
 })
+
+test('erofs: a layer is mounted while a root stands on it, and some seconds more', async () => {
+  await using store = await openStore(path)
+  const layers: Layer[] = []
+  for (const name of ['a', 'b']) {
+    const { diffId } = await store.layers.ingestTar(once(archiveOf({ path: name, contents: name })))
+    layers.push(store.layers.open(diffId))
+  }
+  const [lower] = layers as [Layer, Layer]
+  await using root = await store.layers.mount([lower])
+  {
+    await using both = await store.layers.mount(layers)
+    await using writable = await store.layers.mountWritable(layers)
+    expect(readdirSync(`/proc/self/fd/${both.fd}`)).toEqual(readdirSync(`/proc/self/fd/${writable.fd}`))
+    expect(erofsMounts()).toBe(2)
+  }
+  // The page cache is there for who comes next.
+  expect(erofsMounts()).toBe(2)
+  const until = Date.now() + 20_000
+  while (erofsMounts() > 1 && Date.now() < until) await wait(200)
+  expect(erofsMounts()).toBe(1)
+  await using again = await store.layers.mount(layers)
+  expect(readdirSync(`/proc/self/fd/${again.fd}`)).toEqual(['a', 'b'])
+  expect(readdirSync(`/proc/self/fd/${root.fd}`)).toEqual(['a'])
+}, 60_000)
+
+/** Those that this process holds open. */
+function erofsMounts(): number {
+  const EROFS_MAGIC = 0xe0f5e1e2
+  return readdirSync('/proc/self/fd').filter((fd) => {
+    try {
+      return statfsSync(`/proc/self/fd/${fd}`).type === EROFS_MAGIC
+    } catch {
+      return false
+    }
+  }).length
+}
 
 test.each(DRIVER_NAMES)('%s: processes import the same at once, and each image is whole', async (driver) => {
   const tars = Array.from({ length: 4 }, (_, i) => {

@@ -30,7 +30,7 @@ export function createCopyDriver(
     name: 'copy',
     contentWriter: () => createSegmentWriter(paths, db),
     index: () => Promise.resolve(undefined),
-    lower: (diffId) => trees.lower(diffId),
+    lower: async (diffId) => ({ fd: await trees.lower(diffId) }),
     [Symbol.dispose]: () => trees[Symbol.dispose](),
   }
 }

@@ -20,6 +20,7 @@ import type { StoreContext } from '../store/context.ts'
 import { enterEpoch } from '../store/epoch.ts'
 import { segmentPath } from '../store/paths.ts'
 import { splitTime } from '../tar/number.ts'
+import { createLowers } from './lowers.ts'
 import { mergeLayers } from './merge-layers.ts'
 import { uuidOf } from './place-image.ts'
 import { createMountRegister } from './shared-mounts.ts'
@@ -67,7 +68,7 @@ export function createErofsDriver(context: StoreContext, rebuild: (diffId: DiffI
       for (const fd of devices) closeSync(fd)
     }
   }
-  const merged = new Map<string, Promise<number>>()
+  const merged = createLowers()
   const merge = async (diffIds: readonly DiffId[], use: Use): Promise<number> => {
     // Its segments stay until it is mounted, also when compaction empties them.
     using _ = enterEpoch(paths, db)
@@ -104,20 +105,10 @@ export function createErofsDriver(context: StoreContext, rebuild: (diffId: DiffI
         }
       }
     },
-    merged: (diffIds, use) => {
-      const key = [use, ...diffIds].join()
-      let fd = merged.get(key)
-      if (fd === undefined) {
-        fd = merge(diffIds, use)
-        merged.set(key, fd)
-        fd.catch(() => merged.delete(key))
-      }
-      return fd
-    },
+    merged: (diffIds, use) => merged.use([use, ...diffIds].join(), () => merge(diffIds, use)),
     [Symbol.dispose]: () => {
       mounts[Symbol.dispose]()
-      for (const fd of merged.values()) void fd.then(closeSync, () => {})
-      merged.clear()
+      merged[Symbol.dispose]()
     },
   }
 }

@@ -52,9 +52,9 @@ export function createObjectsDriver(context: StoreContext): Driver {
     name: 'objects',
     contentWriter: () => createObjectWriter(context),
     index: () => Promise.resolve(undefined),
-    lower: (diffId) => trees.lower(diffId),
+    lower: async (diffId) => ({ fd: await trees.lower(diffId) }),
     dataLower: () => (data ??= context.openDirectory(paths.objects)),
-    merged: (diffIds) => {
+    merged: async (diffIds) => {
       const key = diffIds.join()
       let fd = merged.get(key)
       if (fd === undefined) {
@@ -62,7 +62,7 @@ export function createObjectsDriver(context: StoreContext): Driver {
         merged.set(key, fd)
         fd.catch(() => merged.delete(key))
       }
-      return fd
+      return { fd: await fd }
     },
     [Symbol.dispose]: () => {
       trees[Symbol.dispose]()

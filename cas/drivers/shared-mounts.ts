@@ -3,18 +3,29 @@
  * check by the file system's UUID that it is what they want. It lives until the last of them has closed it.
  */
 import { closeSync, openSync, readFileSync } from 'node:fs'
+import { TbuildError } from '../../errors.ts'
 import { fileSystemUuid, flockWait, isErrno, pidfdGetfd, pidfdOpen } from '../../linux/index.ts'
 import type { StoreContext } from '../store/context.ts'
-import type { Use } from './types.ts'
+import { createLowers } from './lowers.ts'
+import type { Lower, Use } from './types.ts'
 
 export interface MountRegister extends Disposable {
-  /** A mount of the image at `path`: another process's, or what `mount` makes of the opened file. The descriptor is the register's. */
-  share(path: string, uuid: Buffer, use: Use, mount: (image: number) => number): Promise<number>
+  /** A mount of the image at `path`: another process's, or what `mount` makes of the opened file. */
+  share(path: string, uuid: Buffer, use: Use, mount: (image: number) => number): Promise<Lower>
 }
 
 export function createMountRegister({ db }: StoreContext): MountRegister {
-  const open = new Map<string, Promise<number>>()
-  const mounts = new Map<string, number>()
+  const lowers = createLowers((mounts) => {
+    try {
+      db.transaction(() => {
+        for (const [key, fd] of mounts)
+          db.run('DELETE FROM mounts WHERE image = ? AND pid = ? AND fd = ?', key, process.pid, fd)
+      })
+    } catch (error) {
+      // A full disk. Whoever reads such a row finds that it is stale.
+      if (!(error instanceof TbuildError)) throw error
+    }
+  })
 
   const adopt = (key: string, uuid: Buffer): number | undefined => {
     for (const row of db.all('SELECT pid, started, fd FROM mounts WHERE image = ?', key)) {
@@ -26,13 +37,7 @@ export function createMountRegister({ db }: StoreContext): MountRegister {
     }
     return undefined
   }
-  const obtain = async (
-    path: string,
-    uuid: Buffer,
-    use: Use,
-    mount: (image: number) => number,
-  ): Promise<number> => {
-    const key = `${uuid.toString('hex')} ${use}`
+  const obtain = async (key: string, path: string, uuid: Buffer, mount: (image: number) => number) => {
     const image = openSync(path, 'r')
     try {
       let fd = adopt(key, uuid)
@@ -43,7 +48,6 @@ export function createMountRegister({ db }: StoreContext): MountRegister {
       }
       const sql = 'INSERT OR REPLACE INTO mounts VALUES (?, ?, ?, ?)'
       db.run(sql, key, process.pid, startOf(process.pid) ?? 0, fd)
-      mounts.set(key, fd)
       return fd
     } finally {
       closeSync(image)
@@ -52,25 +56,10 @@ export function createMountRegister({ db }: StoreContext): MountRegister {
 
   return {
     share: (path, uuid, use, mount) => {
-      const key = `${use} ${path}`
-      let fd = open.get(key)
-      if (fd === undefined) {
-        fd = obtain(path, uuid, use, mount)
-        open.set(key, fd)
-        fd.catch(() => open.delete(key))
-      }
-      return fd
+      const key = `${uuid.toString('hex')} ${use}`
+      return lowers.use(key, () => obtain(key, path, uuid, mount))
     },
-    [Symbol.dispose]: () => {
-      if (mounts.size === 0) return
-      db.transaction(() => {
-        for (const [key, fd] of mounts)
-          db.run('DELETE FROM mounts WHERE image = ? AND pid = ? AND fd = ?', key, process.pid, fd)
-      })
-      for (const fd of mounts.values()) closeSync(fd)
-      mounts.clear()
-      open.clear()
-    },
+    [Symbol.dispose]: () => lowers[Symbol.dispose](),
   }
 }
 

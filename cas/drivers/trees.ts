@@ -10,7 +10,7 @@ import type { StoreContext } from '../store/context.ts'
 import { discard } from '../store/discard.ts'
 
 export interface Trees extends Disposable {
-  /** As `Driver.lower`. */
+  /** As `Driver.lower`; the descriptor stays open. */
   lower(diffId: DiffId): Promise<number>
 }
 

@@ -34,6 +34,14 @@ export interface RevisedName {
   readonly contents?: { readonly content: number; readonly size: number }
 }
 
+/** A directory that overlayfs takes as a lower. */
+export interface Lower {
+  /** The driver's. */
+  readonly fd: number
+  /** Of a mount: nobody needs it on behalf of this caller any more. An overlay that stands on it keeps it by itself, but not for others to share. */
+  readonly release?: () => void
+}
+
 export interface Driver extends Disposable {
   readonly name: DriverName
   contentWriter(): ContentWriter
@@ -48,10 +56,10 @@ export interface Driver extends Disposable {
     names: readonly RevisedName[],
     contents: ContentList,
   ): Promise<IndexImage | undefined>
-  /** A stored layer as a directory in overlayfs form; the descriptor is the driver's. The caller holds a lease on the layer. */
-  lower(diffId: DiffId, use: Use): Promise<number>
+  /** A stored layer as a directory in overlayfs form. The caller holds a lease on the layer. */
+  lower(diffId: DiffId, use: Use): Promise<Lower>
   /** A directory that holds data of the lowers' files, for overlayfs alone (`OverlaySpec.data`); the descriptor is the driver's. */
   dataLower?(): number
-  /** Several stored layers, bottom first, as one, for stacks that are higher than overlayfs takes; the descriptor is the driver's. */
-  merged?(diffIds: readonly DiffId[], use: Use): Promise<number>
+  /** Several stored layers, bottom first, as one, for stacks that are higher than overlayfs takes. */
+  merged?(diffIds: readonly DiffId[], use: Use): Promise<Lower>
 }

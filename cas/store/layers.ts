@@ -7,7 +7,7 @@ import { close, closeSync, rmSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { TbuildError } from '../../errors.ts'
 import type { ContentWriter } from '../contents/types.ts'
-import type { Driver, Use } from '../drivers/types.ts'
+import type { Driver, Lower, Use } from '../drivers/types.ts'
 import type { Descriptor, DiffId } from '../oci.ts'
 import { TarDigest } from '../hashing/tar-digest.ts'
 import { createRecipe } from '../recipe/write.ts'
@@ -28,7 +28,7 @@ import {
 } from './ingest.ts'
 import { createIntake, IntakeState } from './intake.ts'
 import { streamLayer } from './layer-tar.ts'
-import { mountStack, mountUpper, stackOf, type LayerDirectory, type Upper } from './roots.ts'
+import { mountStack, mountUpper, stackOf, type LayerDirectory, type Stack, type Upper } from './roots.ts'
 import { planRevision, writeRevision } from './revise.ts'
 import { createTurns } from './turns.ts'
 import type { Layer, LayerStore, LayerWriter, Root, StoredLayer, WritableRoot } from './types.ts'
@@ -109,25 +109,24 @@ export function createLayerStore(
     void inBackground(discard(pending.base))
   }
 
-  /** Bottom layer first; all are leased, and the uppers among them in use until `leave`. */
-  const directoriesOf = async (layers: readonly LayerState[], use: Use): Promise<LayerDirectory[]> => {
-    for (const { pending } of layers) if (pending !== undefined) pending.users++
-    try {
-      return await Promise.all(
-        layers.map(
-          async (layer) =>
-            layer.pending?.directory ?? (await storedDirectory((await layer.stored).diffId, use)),
-        ),
-      )
-    } catch (error) {
-      for (const layer of layers) leave(layer)
-      throw error
+  /** What an overlay of these layers stands on, bottom layer first. All are leased, and in use until `own` is disposed. */
+  const stackFor = async (layers: readonly LayerState[], use: Use, own: DisposableStack): Promise<Stack> => {
+    const directoryOf = async (layer: LayerState): Promise<LayerDirectory> => {
+      const { pending } = layer
+      if (pending === undefined) return storedDirectory((await layer.stored).diffId, use, own)
+      pending.users++
+      own.defer(() => leave(layer))
+      return pending.directory
     }
+    // Uppers are taken before anything is awaited. All are awaited: what came is released also when another did not.
+    const directories = await allOf(layers.map(directoryOf))
+    return stackOf(await lowered(directories, use, own), driver().dataLower?.())
   }
   /** The same stack, low enough for overlayfs. Uppers, which nobody can merge yet, stay as they are. */
   const lowered = async (
     directories: readonly LayerDirectory[],
     use: Use,
+    own: DisposableStack,
   ): Promise<readonly LayerDirectory[]> => {
     if (directories.length <= MOST_UNMERGED) return directories
     const merging = driver()
@@ -143,33 +142,27 @@ export function createLayerStore(
       }
       out.push({
         id: `merged ${from}`,
-        fd: await merging.merged(diffIds, use),
+        fd: fdOf(await merging.merged(diffIds, use), own),
         opaqueRoot: block.some(({ opaqueRoot }) => opaqueRoot),
         hasRoot: block.some(({ hasRoot }) => hasRoot),
       })
     }
     return out
   }
-  const storedDirectory = async (diffId: DiffId, use: Use): Promise<LayerDirectory> => {
+  const storedDirectory = async (diffId: DiffId, use: Use, own: DisposableStack): Promise<LayerDirectory> => {
     hold(diffId)
-    const fd = await driver().lower(diffId, use)
+    const fd = fdOf(await driver().lower(diffId, use), own)
     const row = db.get('SELECT opaque_root, has_root FROM layers WHERE diff_id = ?', diffId)
     return { id: diffId, fd, opaqueRoot: row?.['opaque_root'] === 1, hasRoot: row?.['has_root'] === 1 }
   }
 
   const mount = async (layers: readonly Layer[]): Promise<Root> => {
-    const states = layers.map(state)
-    const directories = await directoriesOf(states, 'build')
-    const end = (): void =>
-      states.forEach((one, i) => directories[i] === one.pending?.directory && leave(one))
-    try {
-      const fd = mountStack(context, stackOf(await lowered(directories, 'build'), driver().dataLower?.()))
-      // Unmounting takes a millisecond or more: not on the main thread.
-      return { fd, [Symbol.asyncDispose]: once(() => closeLater(fd).finally(end)) }
-    } catch (error) {
-      end()
-      throw error
-    }
+    using preparing = new DisposableStack()
+    const stack = await stackFor(layers.map(state), 'build', preparing)
+    const fd = mountStack(context, stack)
+    const own = preparing.move()
+    // Unmounting takes a millisecond or more: not on the main thread.
+    return { fd, [Symbol.asyncDispose]: once(() => closeLater(fd).finally(() => own.dispose())) }
   }
 
   const ingestUpper = async (layers: readonly Layer[], upper: Upper, signal: AbortSignal | undefined) => {
@@ -224,32 +217,22 @@ export function createLayerStore(
   const mountWritable = async (below: readonly Layer[], use: Use = 'build'): Promise<WritableRoot> => {
     // A copy: the ingest reads it after the caller may have put this very layer on top.
     const layers = [...below]
-    const states = layers.map(state)
-    const directories = await directoriesOf(states, use)
-    const end = (): void =>
-      states.forEach((one, i) => directories[i] === one.pending?.directory && leave(one))
-    let upper: Upper
-    try {
-      upper = mountUpper(context, stackOf(await lowered(directories, use), driver().dataLower?.()))
-    } catch (error) {
-      end()
-      throw error
-    }
+    using preparing = new DisposableStack()
+    const upper = mountUpper(context, await stackFor(layers.map(state), use, preparing))
+    const own = preparing.move()
     let committed = false
-    const unmount = once(() => closeLater(upper.mount).finally(end))
+    const unmount = once(() => closeLater(upper.mount))
     return {
       fd: upper.mount,
       commit: async ({ clampMtimeNs, signal } = {}) => {
         committed = true
-        // The ingest will need the lowers.
-        const lowers = states.filter((one, i) => directories[i] === one.pending?.directory)
-        for (const { pending } of lowers) if (pending !== undefined) pending.users++
         // The next step has this upper as a lower, which overlayfs warns of while it is somebody's upper.
         await unmount()
         if (clampMtimeNs !== undefined) clampTimes(upper.fd, clampMtimeNs)
         const directory = { id: upper.base, fd: upper.fd, opaqueRoot: false, hasRoot: true }
         const stored = inBackground(ingestUpper(layers, upper, signal))
-        lowers.forEach(leave)
+        // The ingest has taken the lowers that it needs.
+        own.dispose()
         const layer = new LayerState(stored, { directory, base: upper.base, users: 1 })
         const settle = (): void => leave(layer)
         stored.then(settle, settle)
@@ -257,6 +240,7 @@ export function createLayerStore(
       },
       [Symbol.asyncDispose]: async () => {
         await unmount()
+        own.dispose()
         if (committed) return
         committed = true
         closeSync(upper.fd)
@@ -371,6 +355,18 @@ function ifSound<T>(work: () => T): T | undefined {
     if (error instanceof TbuildError) return undefined
     throw error
   }
+}
+
+/** Its descriptor, in use until `own` is disposed. */
+function fdOf({ fd, release }: Lower, own: DisposableStack): number {
+  if (release !== undefined) own.defer(release)
+  return fd
+}
+
+/** As `Promise.all`, but it never leaves anything running. */
+async function allOf<T>(work: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(work)
+  return Promise.all(work)
 }
 
 function isDiffId(id: string): id is DiffId {

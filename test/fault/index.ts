@@ -8,12 +8,13 @@
  * `--work DIRECTORY`: where stores are made (their file system matters to the drivers). `--keep RECORDING --only STATE`: one state of a kept recording
  * again; the store stays for a look.
  */
-import { mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { loadRecording, record, type Recording } from './record.ts'
 import type { Failure } from './replay.ts'
+import { allScenarios, moduleOf } from './scenario.ts'
 import { work, type Kind, type Task } from './worker.ts'
 
 const KINDS = ['kill', 'power', 'real', 'errors'] as const satisfies readonly Kind[]
@@ -21,9 +22,6 @@ const PARTS = 2
 /** States of one recording; more would mostly be states that were there before. */
 const MOST_POWER = 1500
 const MOST_RECORDINGS = 40
-const SCENARIOS = join(import.meta.dirname, 'scenarios')
-/** Beside every scenario with the machine's own driver; a store keeps its contents in one of two kinds, and shows layers in one of three. */
-const OTHER_DRIVERS = ['ingest@objects', 'commit@objects', 'gc@objects', 'equal@objects', 'commit@copy']
 
 interface Row {
   readonly scenario: string
@@ -97,17 +95,6 @@ function tell({ scenario, failures }: Row): void {
       `${scenario}, ${count} times${where}: ${text}\n  first: ${first.at}; recording ${first.recording}`,
     )
   }
-}
-
-function allScenarios(): string[] {
-  const own = readdirSync(SCENARIOS).filter((name) => name !== 'make.ts' && name.endsWith('.ts'))
-  return [...own.map((name) => basename(name, '.ts')), ...OTHER_DRIVERS]
-}
-
-/** `gc@objects`: that scenario with that driver. */
-function moduleOf(scenario: string): string {
-  const [name = '', driver] = scenario.split('@')
-  return join(SCENARIOS, `${name}.ts${driver === undefined ? '' : `?driver=${driver}`}`)
 }
 
 async function runScenario(scenario: string, wanted: Readonly<Record<Kind, number>>): Promise<Row> {

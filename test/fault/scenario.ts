@@ -5,7 +5,13 @@
  * What it was told by the store it tells on, as facts: `key` has this `value` now (`null`: it is gone). The checker holds the store to them after
  * a fault. Keys are the scenario's and its checker's own business; those of the store's are in check.ts.
  */
+import { readdirSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import type { Facts } from './facts.ts'
+
+const SCENARIOS = join(import.meta.dirname, 'scenarios')
+/** Beside every scenario with the machine's own driver; a store keeps its contents in one of two kinds, and shows layers in one of three. */
+const OTHER_DRIVERS = ['ingest@objects', 'commit@objects', 'gc@objects', 'equal@objects', 'commit@copy']
 
 /** Called at once when the fact holds, and synchronously: the order in the record is the promise. */
 export interface Tell {
@@ -50,6 +56,17 @@ export interface Scenario {
   /** Can be repeated on what is left of a broken run. */
   readonly run: (run: Run) => Promise<void>
   readonly check: Checker
+}
+
+/** Of the layer store: `gc`, and `gc@objects` for one with that driver. */
+export function allScenarios(): string[] {
+  const own = readdirSync(SCENARIOS).filter((name) => name !== 'make.ts' && name.endsWith('.ts'))
+  return [...own.map((name) => basename(name, '.ts')), ...OTHER_DRIVERS]
+}
+
+export function moduleOf(scenario: string): string {
+  const [name = '', driver] = scenario.split('@')
+  return join(SCENARIOS, `${name}.ts${driver === undefined ? '' : `?driver=${driver}`}`)
 }
 
 /** `module`: path of the file. */
