@@ -24,7 +24,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync, type SQLOutputValue } from 'node:sqlite'
 import { setTimeout } from 'node:timers/promises'
-import { gzipSync } from 'node:zlib'
+import { crc32, gzipSync } from 'node:zlib'
 import {
   MEDIA,
   openStore,
@@ -39,6 +39,16 @@ import {
 import { TbuildError } from '../errors.ts'
 
 const CLI = join(import.meta.dirname, '../cli/index.ts')
+const FILE = {
+  type: 'file',
+  mode: 0o644,
+  uid: 0,
+  gid: 0,
+  mtimeNs: 0n,
+  major: 0,
+  minor: 0,
+  xattrs: new Map<string, Buffer>(),
+} as const
 const NODE = [process.execPath, '--disable-warning=ExperimentalWarning'] as const
 
 let directory: string
@@ -115,6 +125,13 @@ async function addLayer(
     '.',
   ])
   return await store.layers.ingestTar(createReadStream(tar))
+}
+
+/** As a row of the index has them. */
+function seal(diffId: DiffId, packed: Uint8Array): Buffer {
+  const crc = Buffer.alloc(4)
+  crc.writeUInt32LE(crc32(packed, crc32(diffId, 3)))
+  return Buffer.concat([packed, crc])
 }
 
 async function addCompressed(store: Store, { diffId }: StoredLayer): Promise<void> {
@@ -517,6 +534,63 @@ describe('each row of the index', () => {
     600_000,
   )
 
+  test("midstates that are damaged, or not those of the layer's tar, are found and removed", async () => {
+    const path = copy()
+    const diffIds: DiffId[] = []
+    {
+      await using store = await openStore(path)
+      for (const seed of [7, 8]) {
+        const bytes = noise(7_000_000, seed)
+        const layer = await store.layers.write(async (writer) => {
+          for (const name of ['a', 'b', 'c']) {
+            writer.entry({ ...FILE, path: `${name}${seed}`, size: bytes.length })
+            writer.data(bytes)
+          }
+        })
+        diffIds.push((await layer.stored).diffId)
+      }
+      expect((await store.fsck()).problems).toEqual([])
+    }
+    const [one, two] = diffIds as [DiffId, DiffId]
+    const damages: Readonly<Record<string, (its: Buffer, others: Buffer) => Buffer>> = {
+      'a bit flipped': (its) => (its.writeUInt8(its.readUInt8(40) ^ 1, 40), its),
+      cut: (its) => its.subarray(72),
+      "another layer's, moved": (_, others) => others,
+      "another layer's, with a right sum": (_, others) => seal(one, others.subarray(0, -4)),
+      'of another place': (its) => {
+        its.writeDoubleLE(its.readDoubleLE(64) + 64, 64)
+        return seal(one, its.subarray(0, -4))
+      },
+      'beyond the end': (its) => {
+        its.writeDoubleLE(2 ** 40, its.length - 4 - 8)
+        return seal(one, its.subarray(0, -4))
+      },
+    }
+    for (const [name, damage] of Object.entries(damages)) {
+      const damaged = copy(path)
+      change(damaged, (db) => {
+        const packedOf = (diffId: DiffId): Buffer =>
+          Buffer.from(
+            db.prepare('SELECT packed FROM midstates WHERE diff_id = ?').get(diffId)?.[
+              'packed'
+            ] as Uint8Array,
+          )
+        expect(packedOf(one).length).toBeGreaterThan(72 * 2)
+        db.prepare('UPDATE midstates SET packed = ? WHERE diff_id = ?').run(
+          damage(packedOf(one), packedOf(two)),
+          one,
+        )
+      })
+      await using store = await openStore(damaged)
+      const { problems } = await store.fsck({ repair: true })
+      expect([name, problems.map((problem) => [problem.code, problem.where])]).toEqual([
+        name,
+        [['ROW_INVALID', `index.db: midstates ${one}`]],
+      ])
+      expect((await store.fsck()).problems).toEqual([])
+    }
+  }, 120_000)
+
   test('what it should find is found', async () => {
     const expected: readonly (readonly [sql: string, code: ProblemCode])[] = [
       ['UPDATE contents SET block = block + 1', 'CONTENT_DAMAGED'],
@@ -736,7 +810,6 @@ describe('a newer format', () => {
     const path = copy()
     rmSync(join(path, 'index.db'))
     const file = join(path, 'names.json')
-    const { crc32 } = await import('node:zlib')
     const body = '{}\n'
     writeFileSync(
       file,

@@ -6,16 +6,19 @@ import { bootId } from '../drivers/trees.ts'
 import { layoutOf } from '../drivers/erofs.ts'
 import { rebuildImage } from '../drivers/rebuild.ts'
 import { generationOf } from '../contents/segments.ts'
+import { createComparison, type Comparison } from '../hashing/midstates.ts'
+import { canContinue } from '../hashing/sha256.ts'
 import { readLayer, type ReadLayer } from '../layer/read.ts'
 import type { DiffId } from '../oci.ts'
 import { readRecipe } from '../recipe/read.ts'
 import type { Row } from '../store/database.ts'
 import { enterEpoch } from '../store/epoch.ts'
 import { streamLayer } from '../store/layer-tar.ts'
+import { midstatesOf } from '../store/midstates.ts'
 import { recipePath } from '../store/paths.ts'
 import { mendContent } from './contents.ts'
 import { compareImage } from './index-image.ts'
-import { VALID } from './rows.ts'
+import { VALID, wrongMidstates } from './rows.ts'
 import type { Pass, ProblemCode } from './types.ts'
 
 const PAGE = 64
@@ -57,7 +60,10 @@ async function checkLayer(pass: Pass, diffId: DiffId): Promise<void> {
     // It may have been taken away, or its contents moved, while it was looked at.
     const isSame = db.transaction(() => generationOf(db) === generation && read()?.['image'] === row['image'])
     if (!isSame && attempt < 10) continue
-    for (const one of wrong) report(pass, diffId, row, one)
+    for (const one of wrong) {
+      if (one.code === 'ROW_INVALID') pass.findings.push(wrongMidstates(db, diffId))
+      else report(pass, diffId, row, one)
+    }
     return
   }
 }
@@ -103,7 +109,10 @@ async function examineLayer(pass: Pass, diffId: DiffId, row: Row): Promise<Wrong
   }
   if (!pass.quick) {
     try {
-      tarBytes = await streamThrough(pass, diffId)
+      const midstates = midstatesOf(db, diffId)
+      const comparison = midstates.length > 0 && canContinue() ? createComparison(midstates) : undefined
+      tarBytes = await streamThrough(pass, diffId, comparison)
+      if (comparison?.isSame === false) wrong.push({ code: 'ROW_INVALID', what: 'its midstates' })
     } catch (error) {
       return [{ code: 'LAYER_DAMAGED', what: `The tar of a layer cannot be made: ${reason(error)}` }]
     }
@@ -135,9 +144,9 @@ function bytesOf(recipe: string): number {
 }
 
 /** What an export does: throws when the tar is not the layer's. */
-async function streamThrough(pass: Pass, diffId: DiffId): Promise<number> {
+async function streamThrough(pass: Pass, diffId: DiffId, hash?: Comparison): Promise<number> {
   let bytes = 0
-  for await (const part of streamLayer(pass.context, diffId)) {
+  for await (const part of streamLayer(pass.context, diffId, hash)) {
     bytes += part.length
     pass.read(part.length)
     await pass.breathe()

@@ -1,5 +1,7 @@
 /** The index as a database: pages and rows. What a row says of files is the other parts' business. */
+import type { DiffId } from '../oci.ts'
 import type { Database } from '../store/database.ts'
+import { midstatesOf } from '../store/midstates.ts'
 import type { Affected, Finding, Pass } from './types.ts'
 
 const LARGEST = Number.MAX_SAFE_INTEGER
@@ -60,7 +62,7 @@ export const VALID = {
   builds: { key: 'key', rule: `${text('key')} AND ${digest('manifest')}` },
   midstates: {
     key: 'diff_id',
-    rule: `${digest('diff_id')} AND typeof(packed) = 'blob' AND length(packed) % 8 = 4`,
+    rule: `${digest('diff_id')} AND typeof(packed) = 'blob' AND length(packed) % 72 = 4`,
   },
   trees: { key: 'diff_id', rule: `${digest('diff_id')} AND ${text('name')} AND ${text('boot')}` },
 } as const satisfies Record<string, { readonly key: string; readonly rule: string }>
@@ -83,6 +85,17 @@ export function checkRows({ context: { db }, quick, findings }: Pass): void {
     for (const row of db.all(`SELECT CAST(${key} AS TEXT) AS key FROM ${table} WHERE NOT (${rule})`)) {
       findings.push(invalid(db, table as TableName, String(row['key'])))
     }
+  }
+  for (const row of db.all(`SELECT diff_id FROM midstates WHERE ${VALID.midstates.rule}`)) {
+    const diffId = String(row['diff_id']) as DiffId
+    if (midstatesOf(db, diffId).length === 0) findings.push(wrongMidstates(db, diffId))
+  }
+}
+
+export function wrongMidstates(db: Database, diffId: DiffId): Finding {
+  return {
+    ...invalid(db, 'midstates', diffId),
+    mend: () => void db.run('DELETE FROM midstates WHERE diff_id = ?', diffId),
   }
 }
 

@@ -8,7 +8,7 @@
  * Packed: for each place 32 bytes of fingerprint, 32 of the digest's state, 8 for where it is in the tar (a number as float64).
  */
 import { createHash, type Hash } from 'node:crypto'
-import { STATE_BYTES, SHA256_BLOCK } from './sha256.ts'
+import { createSha256, STATE_BYTES, SHA256_BLOCK, type Sha256 } from './sha256.ts'
 
 const FINGERPRINT_BYTES = 32
 const BYTES_AT = FINGERPRINT_BYTES + STATE_BYTES
@@ -139,6 +139,42 @@ export function midstatesUpTo(
       fingerprint: last.subarray(0, FINGERPRINT_BYTES),
       state: last.subarray(FINGERPRINT_BYTES, BYTES_AT),
       bytes: last.readDoubleLE(BYTES_AT),
+    },
+  }
+}
+
+/** A digest of one layer's tar that says, after all of it, whether midstates are the tar's. */
+export interface Comparison extends Pick<Sha256, 'update' | 'digest'> {
+  readonly isSame: boolean
+}
+
+/** Only where `canContinue`. */
+export function createComparison(packed: Uint8Array): Comparison {
+  const records = Buffer.from(packed.buffer, packed.byteOffset, packed.length)
+  const hash = createSha256()
+  let at = 0
+  let bytes = 0
+  let isSame = records.length % RECORD === 0
+  const placeOf = (): number => (at < records.length ? records.readDoubleLE(at + BYTES_AT) : Infinity)
+  return {
+    update: (part) => {
+      let from = 0
+      while (isSame && placeOf() <= bytes + part.length) {
+        const to = placeOf() - bytes
+        isSame = to >= from && to % 1 === 0 && (bytes + to) % SHA256_BLOCK === 0
+        if (!isSame) break
+        hash.update(part.subarray(from, to))
+        from = to
+        const state = records.subarray(at + FINGERPRINT_BYTES, at + BYTES_AT)
+        isSame = hash.state().equals(state)
+        at += RECORD
+      }
+      hash.update(part.subarray(from))
+      bytes += part.length
+    },
+    digest: () => hash.digest(),
+    get isSame() {
+      return isSame && at === records.length
     },
   }
 }
