@@ -819,7 +819,7 @@ describe('a newer format', () => {
   })
 })
 
-/** As commit c1a17f9 left a store: the tar of each layer a blob. */
+/** A store of format 1: the tar of each layer a blob. */
 async function makeOld(): Promise<string> {
   const path = join(directory, `old-${++copies}`)
   for (const name of ['blobs/sha256', 'layers', 'work', 'leases'])

@@ -52,6 +52,11 @@ function keys(value: object | undefined): string[] {
   return Object.keys(value ?? {})
 }
 
+function writeJson(root: string, path: string, manifest: object): void {
+  mkdirSync(join(root, path), { recursive: true })
+  writeFileSync(join(root, path, 'package.json'), JSON.stringify(manifest))
+}
+
 async function* parts(bytes: Buffer): AsyncGenerator<Buffer, void, undefined> {
   yield bytes
 }
@@ -427,6 +432,50 @@ describe('who has what', () => {
       ['debian', 'coreutils', '9.1-1', 2, 15_000],
       ['python', 'py', '2.0', 2, 10_000],
     ])
+  })
+
+  test('savings finds the packages of a tree that npm finds', async () => {
+    const root = join(scratch, 'npm')
+    const packages: readonly (readonly [path: string, manifest: object])[] = [
+      ['node_modules/plain', { name: 'plain', version: '1.0.0' }],
+      ['node_modules/plain/node_modules/inner', { name: 'inner', version: '2.0.0-rc.1' }],
+      ['node_modules/plain/node_modules/@s/inner', { name: '@s/inner', version: '3.0.0' }],
+      ['node_modules/@s/inner', { name: '@s/inner', version: '3.0.0' }],
+      ['node_modules/inner', { name: 'inner', version: '1.9.0' }],
+      ['node_modules/alias', { name: 'plain', version: '1.0.0' }],
+      ['node_modules/@t/alias', { name: 'other', version: '0.0.1' }],
+      ['node_modules/plain/lib/no-package', { name: 'no-package', version: '9.0.0' }],
+      ['node_modules/plain/node_modules/.bin', { name: 'no-bin', version: '9.0.0' }],
+    ]
+    writeJson(root, '', { name: 'root', version: '1.0.0', dependencies: { plain: '*' } })
+    for (const [path, manifest] of packages) {
+      writeJson(root, path, manifest)
+      writeFileSync(join(root, path, 'index.js'), randomBytes(100))
+    }
+    const script = `
+      const Arborist = require('@npmcli/arborist')
+      new Arborist({ path: ${JSON.stringify(root)} }).loadActual().then(({ inventory }) => {
+        const nodes = [...inventory.values()].filter(({ isRoot }) => !isRoot)
+        console.log(JSON.stringify(nodes.map(({ packageName, version }) => packageName + '@' + version)))
+      })`
+    const said = execFileSync(process.execPath, ['-e', script], {
+      cwd: import.meta.dirname,
+      encoding: 'utf8',
+    })
+    await using store = await openStore(newStore())
+    for (const name of ['one', 'two']) {
+      writeFileSync(join(root, 'own'), name)
+      const tar = execFileSync('tar', ['-C', root, '-c', '.'])
+      imageOf(store, [await store.layers.ingestTar(parts(tar))], full(name))
+    }
+    const pending = (await store.ledger()).savings()
+    await store[Symbol.asyncDispose]()
+    const found = pending.measure().packages.flatMap(({ kind, name, version, copies }) => {
+      expect([kind, copies % 2]).toEqual(['npm', 0])
+      return Array.from({ length: copies / 2 }, () => `${name}@${version}`)
+    })
+    expect(found.toSorted()).toEqual((JSON.parse(said) as string[]).toSorted())
+    expect(found).toHaveLength(7)
   })
 
   test('what two images have in common, and who keeps it', async () => {

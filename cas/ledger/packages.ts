@@ -1,6 +1,6 @@
 /**
  * Which packages repeat most. Whose a file is, is told by what package managers leave in a layer:
- * - npm: `node_modules/NAME/package.json` names the version of all in its directory;
+ * - npm: `node_modules/NAME/package.json` names all in its directory, which may have an alias for a name;
  * - Debian: `var/lib/dpkg/info/NAME.list` names files, `var/lib/dpkg/status` (or `status.d/`) versions;
  * - Python: `NAME-VERSION.dist-info/RECORD` names files;
  * - Alpine: `lib/apk/db/installed` names both.
@@ -104,11 +104,10 @@ function npmPackage(tree: LayerTree, directory: number, path: string, text: Read
   if (name === undefined || manifest === undefined) return undefined
   try {
     const parsed: unknown = JSON.parse(show(text(manifest)))
-    const isObject = typeof parsed === 'object' && parsed !== null
-    const version = isObject && 'version' in parsed ? parsed.version : undefined
-    return typeof version === 'string'
-      ? { kind: 'npm', name: show(name), version: short(version) }
-      : undefined
+    if (typeof parsed !== 'object' || parsed === null) return undefined
+    const version = 'version' in parsed ? parsed.version : undefined
+    const own = 'name' in parsed && typeof parsed.name === 'string' ? short(parsed.name) : show(name)
+    return typeof version === 'string' ? { kind: 'npm', name: own, version: short(version) } : undefined
   } catch {
     return undefined
   }
@@ -204,9 +203,9 @@ function parentOf(path: string): string {
   return path.slice(0, Math.max(0, path.lastIndexOf('/')))
 }
 
-/** They come from the image. */
-function short(version: string): string {
-  return version.slice(0, 100)
+/** A name or version: it comes from the image. npm's names have 214 characters at most. */
+function short(text: string): string {
+  return text.slice(0, 214)
 }
 
 /** A file as a byte string; empty when it is none, too large, or damaged. */
