@@ -1,8 +1,10 @@
 /** What runs again, and what does not. */
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
-import { chmodSync, utimesSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { chmodSync, readFileSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { openStore } from '../cas/index.ts'
+import { freshCommand } from './support/bundle.ts'
 import { buildIn, openWorkshop, type Workshop } from './support/build.ts'
 
 let shop: Workshop
@@ -134,6 +136,26 @@ test('a failing build keeps the steps that were done', async () => {
   await expect(shop.build(context)).rejects.toMatchObject({ code: 'RUN_FAILED' })
   writeFileSync(join(context, 'Dockerfile'), 'FROM base\nRUN echo done-once > /x\nRUN true\n')
   expect((await shop.build(context)).ran).toEqual(['[3/3] RUN true'])
+})
+
+test('a build that is all in the cache mounts nothing', async () => {
+  await using other = await openWorkshop()
+  const context = other.context(project)
+  const log = join(other.directory, 'strace')
+  const calls = 'fsopen,fspick,fsmount,open_tree,mount,move_mount,clone,clone3,fork,vfork,unshare'
+  const { path } = other.store
+  await other.store[Symbol.asyncDispose]()
+  const traced = (): string => {
+    const command = [freshCommand(), 'build', '--store', path, '--network', 'none', '-t', 'app', context]
+    execFileSync('strace', ['-f', '-qq', '-e', `trace=${calls}`, '-o', log, ...command], { stdio: 'ignore' })
+    return readFileSync(log, 'utf8')
+  }
+  const mounts = /(?:fsopen|open_tree|fsmount)\(/
+  expect(traced()).toMatch(mounts)
+  const again = traced()
+  expect(again).toMatch(/clone/)
+  expect(again).not.toMatch(mounts)
+  expect(again).not.toMatch(/mount\(|unshare\(|CLONE_NEW/)
 })
 
 test('independent stages run side by side', async () => {
