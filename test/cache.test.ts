@@ -138,6 +138,30 @@ test('a failing build keeps the steps that were done', async () => {
   expect((await shop.build(context)).ran).toEqual(['[3/3] RUN true'])
 })
 
+test('the directories above what COPY --parents takes belong to it, but for their times', async () => {
+  const context = shop.context({
+    Dockerfile: `FROM base AS made
+COPY a /src/a
+RUN chmod 711 /src && chown 3:4 /src/a
+FROM base
+COPY --parents a/b/file a/b/other /x/
+COPY --from=made --parents /src/a/b/file /y/
+RUN stat -c %a:%u:%g /x/a /x/a/b /y/src /y/src/a
+`,
+    'a/b/file': 'file',
+    'a/b/other': 'other',
+  })
+  for (const path of ['a', 'a/b']) chmodSync(join(context, path), 0o755)
+  expect((await shop.build(context)).output).toBe('755:0:0\n755:0:0\n711:0:0\n755:3:4\n')
+  utimesSync(join(context, 'a'), 1, 2)
+  expect((await shop.build(context)).ran).toEqual([])
+  chmodSync(join(context, 'a'), 0o700)
+  expect((await shop.build(context)).output).toBe('700:0:0\n755:0:0\n711:0:0\n755:3:4\n')
+  const dockerfile = join(context, 'Dockerfile')
+  writeFileSync(dockerfile, readFileSync(dockerfile, 'utf8').replace('chown 3:4', 'chown 5:6'))
+  expect((await shop.build(context)).output).toBe('700:0:0\n755:0:0\n711:0:0\n755:5:6\n')
+})
+
 test('a build that is all in the cache mounts nothing', async () => {
   await using other = await openWorkshop()
   const context = other.context(project)

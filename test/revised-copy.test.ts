@@ -202,6 +202,10 @@ test.each([
   await builtAs(context)
   writeFileSync(join(tree, 'd1/f7'), 'left out?')
   await builtAs(context)
+  // Above all that is named with parents.
+  writeFileSync(join(tree, 'd39/f41'), 'and a mode')
+  chmodSync(tree, 0o710)
+  await builtAs(context)
 })
 
 test('times that are clamped', async () => {

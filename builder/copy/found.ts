@@ -82,6 +82,18 @@ export function find(tree: Tree, path: string): Found | undefined {
   return new Found(tree, path.slice(0, nameAt), path.slice(nameAt), stats.type, stats)
 }
 
+/**
+ * The directories that `name`, which a source at `path` keeps of its path, has before its last part: as many as there are, from above. `undefined`: the
+ * tree does not show it.
+ */
+export function directoriesAbove(tree: Tree, path: string, name: string): (Found | undefined)[] {
+  const parts = path.split('/')
+  const count = name.split('/').length - 1
+  return Array.from({ length: count }, (_, index) =>
+    find(tree, parts.slice(0, parts.length - count + index).join('/')),
+  )
+}
+
 /** `top` and all below it, a directory before what is in it. */
 export function* walk(top: Found, excludes: Excludes | undefined): Generator<Found, void> {
   const pending = [top]

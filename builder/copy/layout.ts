@@ -16,7 +16,8 @@ import {
   type TarOutputEntry,
   type Tree,
 } from '../../cas/index.ts'
-import { find, noXattrs, walk, type Excludes, type Found } from './found.ts'
+import { directoriesAbove, find, noXattrs, walk, type Excludes, type Found } from './found.ts'
+import type { Walked } from './listing.ts'
 import { storedOf, writeContents } from './source.ts'
 
 export interface Owner {
@@ -41,7 +42,7 @@ export interface CopySource {
   readonly tree: Tree
   readonly path: string
   /** What is there, if it was looked at already. */
-  readonly found?: Found | undefined
+  readonly walked?: Walked | undefined
 }
 
 export interface Layout {
@@ -260,21 +261,18 @@ export function createLayout(
     copy: Copy,
   ): void => {
     const { options } = copy
-    const above = parentOf(source.name)
-    // The directories of the name are those above the source, as many as there are.
+    const { tree, path, name, walked } = source
+    const above = walked?.above ?? directoriesAbove(tree, path, name)
+    const names = name.split('/')
     let at = into
-    const parts = source.path.split('/')
-    const names = above === '' ? [] : above.split('/')
-    for (const [index, name] of names.entries()) {
-      at = join(at, name)
+    for (const [index, seen] of above.entries()) {
+      at = join(at, names[index] ?? '')
       const there = lookup(at)
       if (there !== undefined && there.type !== 'directory') throw overFile(at)
       if (there !== undefined) continue
-      const from = parts.slice(0, parts.length - names.length + index).join('/')
-      const seen = find(source.tree, from)
       put(at, seen === undefined ? directory(options.owner) : planFor(seen, copy), undefined)
     }
-    const to = join(into, source.name)
+    const to = join(into, name)
     const entry = planFor(found, copy)
     if (found.type !== 'directory') {
       place(to, entry, options)
@@ -298,7 +296,7 @@ export function createLayout(
   return {
     makeDirectory,
     copy: (source, destination, options) => {
-      const found = source.found ?? lookThrough(source, options.excludes)
+      const found = source.walked?.all[0] ?? lookThrough(source, options.excludes)
       if (found === undefined) return
       const copy: Copy = { options, number: ++copies }
       if (options.parents === true) {

@@ -9,7 +9,14 @@ import { relativeTo, type Found } from './found.ts'
 /** One source, as its destination calls it, and what was found of it: a directory before what is in it. */
 export interface Walked {
   readonly name: string
+  /** Of a name with directories: see `directoriesAbove`. */
+  readonly above: readonly (Found | undefined)[]
   readonly all: readonly Found[]
+}
+
+/** What has an entry, in this order. */
+export function listedOf({ above, all }: Walked): readonly Found[] {
+  return above.length === 0 ? all : [...above.filter((found) => found !== undefined), ...all]
 }
 
 /**
@@ -125,8 +132,9 @@ export class Lister {
     this.#times = new Uint32Array(options.entries * TIME_WORDS)
   }
 
-  source({ name, all }: Walked): void {
-    this.#names += `${name.length} ${name} ${all.length}\n`
+  source({ name, above, all }: Walked): void {
+    const missing = above.map((found) => (found === undefined ? '-' : '+')).join('')
+    this.#names += `${name.length} ${name} ${all.length}${missing}\n`
     // The source's name says what its top is called.
     if (all.length > 1)
       this.#names += `${all

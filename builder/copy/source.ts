@@ -11,8 +11,8 @@ import {
   type Taken,
   type Tree,
 } from '../../cas/index.ts'
-import { find, walk, type Excludes, type Found } from './found.ts'
-import { Lister, type Listing, type Walked } from './listing.ts'
+import { directoriesAbove, find, walk, type Excludes, type Found } from './found.ts'
+import { Lister, listedOf, type Listing, type Walked } from './listing.ts'
 
 const PART = 1024 * 1024
 /** Entries, of which each takes microseconds. */
@@ -66,7 +66,7 @@ export async function digestSources(
   const walked: Walked[] = []
   for (const { tree, path, name } of sources) {
     const all: Found[] = []
-    walked.push({ name, all })
+    walked.push({ name, above: options.itself ? directoriesAbove(tree, path, name) : [], all })
     const top = find(tree, path)
     if (top === undefined) continue
     for (const found of walk(top, options.excludes)) {
@@ -76,10 +76,11 @@ export async function digestSources(
       if (turn !== undefined) await turn
     }
   }
-  const lister = new Lister({ ...options, entries: walked.reduce((sum, { all }) => sum + all.length, 0) })
+  const entries = walked.reduce((sum, one) => sum + listedOf(one).length, 0)
+  const lister = new Lister({ ...options, entries })
   for (const source of walked) {
     lister.source(source)
-    for (const [i, found] of source.all.entries()) {
+    for (const [i, found] of listedOf(source).entries()) {
       // Only now: many files are read at a time.
       if (found.known !== undefined && isTaken(found.known))
         options.statCache?.remember(found.stats, found.known)

@@ -96,7 +96,7 @@ async function writeCopy(
       const unpack = selected.isRemote === true ? step.unpackRemote : step.unpack
       const archive = unpack ? await unpackArchive(context.store, selected) : undefined
       if (archive === undefined) {
-        layout.copy({ ...selected, found: sources.digested?.walked[index]?.all[0] }, destination, options)
+        layout.copy({ ...selected, walked: sources.digested?.walked[index] }, destination, options)
         continue
       }
       const fd = openSync(archive, constants.O_RDONLY | constants.O_DIRECTORY)

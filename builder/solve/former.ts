@@ -4,7 +4,7 @@
  */
 import type { DiffId, Intake, Layer, Revision, Store } from '../../cas/index.ts'
 import type { Found } from '../copy/found.ts'
-import { Listing, type Walked } from '../copy/listing.ts'
+import { Listing, listedOf, type Walked } from '../copy/listing.ts'
 import type { SolveContext } from './context.ts'
 
 /** Fewer are written in the time in which a former layer is looked at. */
@@ -61,7 +61,7 @@ export class Former {
     this.#place = place
     this.#copied = copied
     this.#parents = [...copied.parents]
-    this.#entries = copied.walked.flatMap(({ all }) => all)
+    this.#entries = copied.walked.flatMap(listedOf)
   }
 
   /** The layer, if it can be made so, of which the next one may then be made; and what has changed. */

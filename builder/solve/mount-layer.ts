@@ -51,14 +51,14 @@ async function write(
   { store, signal, nowNs }: SolveContext,
   { source }: Taking,
   { selected, digested, intake }: Sources,
-  lay: (layout: Layout, selected: Selected & Pick<CopySource, 'found'>, options: CopyOptions) => void,
+  lay: (layout: Layout, selected: Selected & Pick<CopySource, 'walked'>, options: CopyOptions) => void,
 ): Promise<Layer> {
   await using root = await store.layers.mount([])
   using tree = openTree(root.fd)
   const layout = createLayout(tree, { nowNs, clamp: false })
   const options = { owner: source.kind === 'context' ? { uid: 0, gid: 0 } : undefined }
   for (const [index, one] of selected.entries())
-    lay(layout, { ...one, found: digested?.walked[index]?.all[0] }, options)
+    lay(layout, { ...one, walked: digested?.walked[index] }, options)
   return await store.layers.write((writer) => layout.write(writer), { signal, intake })
 }
 
