@@ -170,13 +170,18 @@ describe('an archive of the context', () => {
     ['a.tar.xz', '-cJf'],
     ['a.tar.bz2', '-cjf'],
   ])('%s is unpacked, and copied when it ends after 40 bytes', async (name, flags) => {
-    const context = dockerfile(`ADD ${name} ${name}.not /out/`, 'RUN ls /out && cat /out/inside')
+    const context = dockerfile(
+      `ADD ${name} ${name}.not /out/`,
+      'RUN ls /out && cat /out/inside && wc -c < /out/noise',
+    )
     const tree = join(context, 'tree')
     mkdirSync(tree)
     writeFileSync(join(tree, 'inside'), 'inside')
-    execFileSync('tar', ['-C', tree, ...flags.split(' '), join(context, name), 'inside'])
+    // More than is read at a time.
+    writeFileSync(join(tree, 'noise'), randomBytes(3_000_000))
+    execFileSync('tar', ['-C', tree, ...flags.split(' '), join(context, name), 'noise', 'inside'])
     writeFileSync(join(context, `${name}.not`), readFileSync(join(context, name)).subarray(0, 40))
-    expect((await shop.build(context)).output).toBe(`${name}.not\ninside\ninside`)
+    expect((await shop.build(context)).output).toBe(`${name}.not\ninside\nnoise\ninside3000000\n`)
   })
 
   test('a compressed file that is no tar is copied', async () => {

@@ -99,11 +99,12 @@ function join(path: string, name: string): string {
   return path === '' ? name : `${path}/${name}`
 }
 
-/** What one COPY has looked at, the next does not ask again. */
+/** What a COPY has looked at, for its key, is what its layer has, and what the next COPY sees. */
 function remembered(tree: Tree): Tree {
   const lists = new Map<string, readonly string[]>()
   const entries = new Map<string, readonly TreeEntry[]>()
   const stats = new Map<string, Stat>()
+  const links = new Map<string, string>()
   const xattrs = new Map<string, ReadonlyMap<string, Buffer>>()
   return {
     ...tree,
@@ -114,6 +115,7 @@ function remembered(tree: Tree): Tree {
     },
     list: (path) => kept(lists, path, () => tree.list(path)),
     entries: (path) => kept(entries, path, () => tree.entries(path)),
+    readlink: (path) => kept(links, path, () => tree.readlink(path)),
     xattrs: (file) =>
       typeof file === 'number' ? tree.xattrs(file) : kept(xattrs, file, () => tree.xattrs(file)),
   }

@@ -8,16 +8,20 @@ import {
   type Stat,
   type TarEntryType,
   type Tree,
+  type TreeEntry,
 } from '../../cas/index.ts'
 
 export const noXattrs: ReadonlyMap<string, Buffer> = new Map()
 /** One for all: most files have none, and there are many. */
 const noChildren: readonly Found[] = []
 
+/** It is gone, or something else by now. */
+const GONE = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'EINVAL'])
+
 /** Is this path, relative to the source, left out? */
 export type Excludes = (path: string, isDirectory: boolean) => boolean
 
-/** A name of a tree, and what it was when it was first looked at. */
+/** A name of a tree, and what it was when it was first looked at. What looks again throws `SOURCE_CHANGED`. */
 export class Found implements SeenFile {
   readonly tree: Tree
   /** What stands before the name in the path: nothing, or a directory and `/`. */
@@ -52,24 +56,55 @@ export class Found implements SeenFile {
 
   /** Those that a layer keeps. */
   get xattrs(): ReadonlyMap<string, Buffer> {
-    return this.known?.isPlain === true ? noXattrs : this.tree.xattrs(this.path)
+    return this.known?.isPlain === true ? noXattrs : this.#look(() => this.tree.xattrs(this.path))
   }
 
-  /** Throws `SOURCE_CHANGED`. */
+  /** Where a symlink leads. */
+  get link(): string | undefined {
+    return this.type === 'symlink' ? this.#look(() => this.tree.readlink(this.path)) : undefined
+  }
+
+  /** Of a directory. */
+  get entries(): readonly TreeEntry[] {
+    return this.#look(() => this.tree.entries(this.path))
+  }
+
   open(): number {
+    const fd = this.#look(() => this.tree.open(this.path))
+    try {
+      this.check(fd)
+      return fd
+    } catch (error) {
+      closeSync(fd)
+      throw error
+    }
+  }
+
+  /** That what is open is the file that was seen. */
+  check(fd: number): void {
     const { stats } = this
-    const fd = this.tree.open(this.path)
     const now = this.tree.stat(fd)
-    if (
+    const isSame =
       now.ino === stats.ino &&
       now.size === stats.size &&
       now.mtimeNs === stats.mtimeNs &&
       now.ctimeNs === stats.ctimeNs
-    )
-      return fd
-    closeSync(fd)
-    throw new TbuildError('SOURCE_CHANGED', `${show(this.path)} was changed while it was being copied.`, {
+    if (!isSame) throw this.#changed()
+  }
+
+  #look<T>(work: () => T): T {
+    try {
+      return work()
+    } catch (error) {
+      const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+      throw GONE.has(code) ? this.#changed(error) : error
+    }
+  }
+
+  #changed(cause?: unknown): TbuildError {
+    return new TbuildError('SOURCE_CHANGED', `${show(this.path)} was changed while it was being copied.`, {
       hint: 'Build again when nothing writes to the context.',
+      cause,
     })
   }
 }
@@ -106,10 +141,11 @@ export function* walk(top: Found, excludes: Excludes | undefined): Generator<Fou
   }
 }
 
-function childrenOf({ tree, path }: Found, top: string, excludes: Excludes | undefined): readonly Found[] {
+function childrenOf(directory: Found, top: string, excludes: Excludes | undefined): readonly Found[] {
+  const { tree, path } = directory
   const before = path === '' ? '' : `${path}/`
   const children: Found[] = []
-  for (const { name, stats } of tree.entries(path)) {
+  for (const { name, stats } of directory.entries) {
     if (stats.type === 'socket') continue
     const child = new Found(tree, before, name, stats.type, stats)
     if (excludes?.(relativeTo(top, child.path), child.type === 'directory') === true) continue

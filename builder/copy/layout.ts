@@ -402,7 +402,7 @@ function planFor(found: Found, { options, number }: Copy): Planned {
 }
 
 function plan(found: Found): Planned {
-  const { type, stats, tree, path } = found
+  const { type, stats, link } = found
   return {
     type,
     mode: stats.mode,
@@ -410,7 +410,7 @@ function plan(found: Found): Planned {
     gid: stats.gid,
     mtimeNs: stats.mtimeNs,
     size: type === 'file' ? stats.size : 0,
-    link: type === 'symlink' ? tree.readlink(path) : undefined,
+    link,
     major: stats.major,
     minor: stats.minor,
     inode: undefined,

@@ -179,9 +179,9 @@ export class Lister {
 
   /** In a form that no two have. */
   #describe(found: Found): string {
-    const { tree, path, type, stats } = found
+    const { path, type, stats, link } = found
     const fields: unknown[] = [type, relativeTo(this.#top?.path ?? '', path)]
-    if (type === 'symlink') fields.push(tree.readlink(path))
+    if (link !== undefined) fields.push(link)
     if (type === 'char' || type === 'block') fields.push(`${stats.major}:${stats.minor}`)
     for (const [name, value] of found.xattrs) fields.push(name, value.toString('base64'))
     if (type === 'file' && stats.nlink > 1) {

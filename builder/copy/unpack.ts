@@ -1,21 +1,25 @@
 /** ADD: a local archive is unpacked, not copied. */
-import { closeSync, constants, createReadStream, openSync, readSync } from 'node:fs'
+import { closeSync, constants, openSync, read, readSync } from 'node:fs'
+import { promisify } from 'node:util'
 import { TbuildError } from '../../errors.ts'
 import { createUnpacker, show, TarReader, type Store } from '../../cas/index.ts'
 import { decompress, detectCodec } from '../archive/decompress.ts'
-import type { Selected } from './select.ts'
+import type { Found } from './found.ts'
 
 /** Bytes of a tar's header. */
 const BLOCK = 512
+const PART = 256 * 1024
+const readLater = promisify(read)
 
-/** The directory it was unpacked into; `undefined` when it is no archive. Throws what `decompress` and `TarReader` throw. */
-export async function unpackArchive(store: Store, { tree, path }: Selected): Promise<string | undefined> {
-  if (tree.lstat(path)?.isFile() !== true) return undefined
-  const fd = tree.open(path)
+/** The directory it was unpacked into; `undefined` when it is no archive. Throws `SOURCE_CHANGED`, and what `decompress` and `TarReader` throw. */
+export async function unpackArchive(store: Store, file: Found | undefined): Promise<string | undefined> {
+  if (file?.type !== 'file') return undefined
+  const fd = file.open()
   try {
-    if (!(await isArchive(fd, path))) return undefined
+    if (!(await isArchive(fd, file.path))) return undefined
     const directory = store.workDirectory('add')
-    await unpackInto(fd, directory, path)
+    await unpackInto(fd, directory, file.path)
+    file.check(fd)
     return directory
   } finally {
     closeSync(fd)
@@ -67,6 +71,15 @@ function isTarHeader(block: Buffer): boolean {
 }
 
 function contentOf(fd: number, path: string): AsyncIterable<Buffer> {
-  const file = createReadStream('', { fd, autoClose: false, start: 0 })
-  return decompress(file, { accept: ['none', 'gzip', 'zstd', 'xz', 'bzip2'], what: show(path) })
+  return decompress(partsOf(fd), { accept: ['none', 'gzip', 'zstd', 'xz', 'bzip2'], what: show(path) })
+}
+
+/** No stream of Node's: who stops reading one destroys it, and that closes the descriptor. */
+async function* partsOf(fd: number): AsyncGenerator<Buffer> {
+  for (let at = 0; ;) {
+    const { bytesRead, buffer } = await readLater(fd, Buffer.allocUnsafe(PART), 0, PART, at)
+    if (bytesRead === 0) return
+    yield buffer.subarray(0, bytesRead)
+    at += bytesRead
+  }
 }

@@ -3,6 +3,7 @@ import { closeSync, constants, openSync, renameSync, statSync, writeSync } from 
 import { join } from 'node:path'
 import { TbuildError } from '../../errors.ts'
 import { bytesOf, openTree, resolveInTree, show, type Store } from '../../cas/index.ts'
+import { find } from '../copy/found.ts'
 import { unpackArchive } from '../copy/unpack.ts'
 import type { Progress } from '../solve/observer.ts'
 import type { BuildRequest } from '../types.ts'
@@ -122,7 +123,7 @@ async function unpackFile(store: Store, directory: string): Promise<string | und
   const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
   try {
     using tree = openTree(fd)
-    return await unpackArchive(store, { tree, path: 'file', name: 'the build context' })
+    return await unpackArchive(store, find(tree, 'file'))
   } finally {
     closeSync(fd)
   }

@@ -3,7 +3,7 @@ import { closeSync, constants, openSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { resolveUser } from '../../runtime/index.ts'
 import { bytesOf, openTree, show, type Intake, type Layer } from '../../cas/index.ts'
-import type { Found } from '../copy/found.ts'
+import { find, type Found } from '../copy/found.ts'
 import { createLayout, type CopyOptions, type Layout, type Owner } from '../copy/layout.ts'
 import { parseMode } from '../copy/mode.ts'
 import { unpackArchive } from '../copy/unpack.ts'
@@ -94,9 +94,11 @@ async function writeCopy(
     const destination = bytesOf(step.destination)
     for (const [index, selected] of sources.selected.entries()) {
       const unpack = selected.isRemote === true ? step.unpackRemote : step.unpack
-      const archive = unpack ? await unpackArchive(context.store, selected) : undefined
+      const walked = sources.digested?.walked[index]
+      const file = walked?.all[0] ?? find(selected.tree, selected.path)
+      const archive = unpack ? await unpackArchive(context.store, file) : undefined
       if (archive === undefined) {
-        layout.copy({ ...selected, walked: sources.digested?.walked[index] }, destination, options)
+        layout.copy({ ...selected, walked }, destination, options)
         continue
       }
       const fd = openSync(archive, constants.O_RDONLY | constants.O_DIRECTORY)
