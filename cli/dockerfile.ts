@@ -1,5 +1,5 @@
 /** The text of a Dockerfile that is not built: it is checked, or asked about. */
-import { existsSync, readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { loadContext } from '../builder/index.ts'
 import { TbuildError } from '../errors.ts'
@@ -66,7 +66,9 @@ function readFile(path: string): Buffer {
 }
 
 function ignoreFile(context: string, dockerfile: string): DockerfileText['ignore'] {
-  const path = [`${dockerfile}.dockerignore`, join(context, '.dockerignore')].find((one) => existsSync(one))
+  const path = [`${dockerfile}.dockerignore`, join(context, '.dockerignore')].find(
+    (one) => statSync(one, { throwIfNoEntry: false })?.isFile() === true,
+  )
   return path === undefined ? undefined : { name: basename(path), text: readFileSync(path) }
 }
 

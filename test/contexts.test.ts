@@ -34,6 +34,12 @@ async function* stream(bytes: Buffer): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < bytes.length; at += 1000) yield bytes.subarray(at, at + 1000)
 }
 
+test('an ignore file that is a fifo is an error, and is not waited for', async () => {
+  const context = shop.context({ Dockerfile: 'FROM base\nCOPY . /x\n' })
+  execFileSync('mkfifo', [join(context, '.dockerignore')])
+  await expect(shop.build(context)).rejects.toMatchObject({ code: 'IGNORE_FILE_INVALID' })
+})
+
 test.each([
   ['plain', (bytes: Buffer) => bytes],
   ['compressed', (bytes: Buffer) => gzipSync(bytes)],

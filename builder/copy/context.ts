@@ -1,5 +1,5 @@
 /** The build context as a tree from which what .dockerignore names is missing. */
-import { closeSync, constants, openSync, readFileSync } from 'node:fs'
+import { closeSync, constants, openSync, readFileSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
 import { TbuildError } from '../../errors.ts'
 import { openTree, show, type Stat, type StatCache, type Tree, type TreeEntry } from '../../cas/index.ts'
@@ -60,10 +60,17 @@ export interface IgnoreFile {
   readonly matcher: IgnoreMatcher
 }
 
-/** `Dockerfile.dockerignore` wins over `.dockerignore`; a context that is not the Dockerfile's has only the latter. */
+/**
+ * `Dockerfile.dockerignore` wins over `.dockerignore`; a context that is not the Dockerfile's has only the latter. Throws `IGNORE_FILE_INVALID`,
+ * and `DockerfileError` for a malformed one.
+ */
 export function readIgnoreFile(directory: string, dockerfile?: string): IgnoreFile | undefined {
   const own = dockerfile === undefined ? [] : [`${dockerfile}.dockerignore`]
   for (const path of [...own, `${directory}/.dockerignore`]) {
+    const stats = statSync(path, { throwIfNoEntry: false })
+    // A fifo would be waited for; and what it says is not to be left out without a word.
+    if (stats !== undefined && !stats.isFile())
+      throw new TbuildError('IGNORE_FILE_INVALID', `${JSON.stringify(path)} is not a regular file.`)
     let text: Buffer
     try {
       text = readFileSync(path)

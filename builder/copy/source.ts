@@ -101,7 +101,7 @@ function isTaken(file: KnownFile): file is Taken {
 const EMPTY = hash('sha256', '', 'buffer')
 
 function lookAt(found: Found, options: DigestOptions): KnownFile {
-  const known = options.statCache?.find(found.stats)
+  const known = options.statCache?.find(found)
   if (known !== undefined) return known
   if (found.stats.size > 0) return options.intake().take(found)
   const fd = found.open()

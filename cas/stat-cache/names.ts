@@ -4,18 +4,14 @@
  *
  * File: for each directory its key, length of what follows (4 bytes, little-endian), and the names with `/` between them.
  */
-import { statfsSync } from 'node:fs'
 import type { Stat } from '../../linux/index.ts'
 import { encodeKey, isSettled, key, KEY_WORDS } from './key.ts'
 import { readNote, writeNote } from './note.ts'
+import { LOCAL, TrustedDevices } from './trusted.ts'
 
 const MAGIC = Buffer.from('tbuild names 1\n\0')
 const KEY = KEY_WORDS * 4
 const HEAD = KEY + 4
-/** statfs(2): ext2 to ext4, XFS, Btrfs, tmpfs, overlayfs, F2FS, ZFS, bcachefs. */
-const TRUSTED: ReadonlySet<number> = new Set([
-  0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0xf2f5_2010, 0x2fc1_2fc1, 0xca45_1a4e,
-])
 /** Of fewer nothing is kept. */
 const LEAST_NAMES = 1000
 
@@ -27,8 +23,7 @@ export class NameCache {
   readonly #records = new Map<number, number>()
   readonly #fresh = new Map<number, Buffer>()
   #names = 0
-  /** By device. */
-  readonly #trusted = new Map<number, boolean>()
+  readonly #trusted = new TrustedDevices(LOCAL)
 
   /** @param now the time, no later than the first question that had no answer */
   constructor(path: string, now: () => bigint) {
@@ -41,12 +36,7 @@ export class NameCache {
 
   /** Whether the file system that the open directory is on moves its times. */
   isTrusted({ dev }: Stat, directory: number): boolean {
-    let isTrusted = this.#trusted.get(dev)
-    if (isTrusted === undefined) {
-      isTrusted = TRUSTED.has(statfsSync(`/proc/self/fd/${directory}`).type >>> 0)
-      this.#trusted.set(dev, isTrusted)
-    }
-    return isTrusted
+    return this.#trusted.has(dev, () => `/proc/self/fd/${directory}`)
   }
 
   #endOf(at: number): number {

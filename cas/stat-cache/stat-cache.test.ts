@@ -22,11 +22,16 @@ import { openStatCache } from './stat-cache.ts'
 
 let scratch: string
 let caches: string
+let slash: number
 let count = 0
 beforeAll(() => {
   scratch = mkdtempSync(join(tmpdir(), 'stat-cache-'))
+  slash = openSync('/', 'r')
 })
-afterAll(() => rmSync(scratch, { recursive: true }))
+afterAll(() => {
+  closeSync(slash)
+  rmSync(scratch, { recursive: true })
+})
 beforeEach(() => {
   caches = join(scratch, `caches-${++count}`)
   mkdirSync(caches)
@@ -48,12 +53,15 @@ function file(contents: string): string {
   return path
 }
 
+/** By a descriptor of the root. */
+const seen = (path: string, stats = look(path)) => ({ root: slash, path: path.slice(1), stats })
+
 /** Reads what is not known, as a build does; the paths that were read. */
 function scan(paths: readonly string[]): string[] {
   const cache = openStatCache(caches, '/context')
   const read = paths.filter((path) => {
     const stats = look(path)
-    const known = cache.find(stats)
+    const known = cache.find(seen(path, stats))
     if (known !== undefined) {
       if (known.isPlain && known.digest.equals(digestOf(path))) return false
       throw new Error('it is another file')
@@ -129,7 +137,24 @@ test('a damaged, torn or foreign cache file counts as none', async () => {
     flipped[at] = (flipped[at] ?? 0) ^ 1
     for (const bytes of [flipped, whole.subarray(0, at)]) {
       writeFileSync(join(caches, name), bytes)
-      expect(openStatCache(caches, '/context').find(look(path))).toBeUndefined()
+      expect(openStatCache(caches, '/context').find(seen(path))).toBeUndefined()
+    }
+  }
+})
+
+test('of a file system that may have other times nothing is remembered', async () => {
+  const path = file('x')
+  await settle()
+  const stats = Object.assign(look(path), { dev: 99_999 })
+  for (const [place, isRemembered] of [
+    ['/proc/version', false],
+    [path, true],
+  ] as const) {
+    for (const isSecond of [false, true]) {
+      const cache = openStatCache(caches, `/context of ${place}`)
+      expect(cache.find(seen(place, stats)) !== undefined).toBe(isSecond && isRemembered)
+      cache.remember(stats, { digest: digestOf(path), isPlain: true })
+      cache.save()
     }
   }
 })

@@ -7,8 +7,9 @@
  *   less than two seconds before it was read, or has a time in the future, gets no record: it is read again next time.
  * - An inode number that is used again comes with a new change time.
  * - A clock that is set back could bring an old change time again only to the nanosecond.
- * - A file that somebody holds mapped for writing may change without a new time until the kernel writes the page back; and some file systems in user space
- *   do not keep change times. For those there is `--no-stat-cache`.
+ * - Where a file system is not known to keep change times (trusted.ts), files are read each time.
+ * - A file that somebody holds mapped for writing may change without a new time until the kernel writes the page back, which on tmpfs it never does. For
+ *   those there is `--no-stat-cache`.
  *
  * File: records of 84 bytes: key, flags (4), sha256.
  */
@@ -19,6 +20,7 @@ import type { KnownFile, StatCache } from '../store/types.ts'
 import { encodeKey, fileSystemTime, INODE_WORDS, isSettled, key, KEY_WORDS, keyWords } from './key.ts'
 import { NameCache } from './names.ts'
 import { readNote, writeNote } from './note.ts'
+import { LOCAL_OR_NETWORK, TrustedDevices } from './trusted.ts'
 
 const EMPTY = Buffer.alloc(0)
 const MAGIC = Buffer.from('tbuild stat 3\n\0\0')
@@ -46,10 +48,12 @@ export function openStatCache(directory: string, context: string): StatCache {
   // Asked before anything is read: later would be too late.
   const timeOf = (): bigint => (now ??= fileSystemTime(directory))
   const names = new NameCache(`${path}.names`, timeOf)
+  const trusted = new TrustedDevices(LOCAL_OR_NETWORK)
 
   return {
-    find: (stats) => {
-      const at = known.find(stats)
+    find: ({ root, path: file, stats }) => {
+      // Before anything is read, trusted or not.
+      const at = trusted.has(stats.dev, () => pathBelow(root, file)) ? known.find(stats) : undefined
       if (at === undefined) {
         timeOf()
         return undefined
@@ -59,7 +63,7 @@ export function openStatCache(directory: string, context: string): StatCache {
       return new Recorded(known.records, known.words, at)
     },
     remember: (stats, { digest, isPlain }) => {
-      if (!isSettled(stats, timeOf())) return
+      if (!trusted.has(stats.dev, nowhere) || !isSettled(stats, timeOf())) return
       encodeKey(stats)
       if (stats.nlink > 1) {
         const inode = keyWords.subarray(0, INODE_WORDS).join()
@@ -116,6 +120,16 @@ export function openStatCache(directory: string, context: string): StatCache {
       uses = 0
     },
   }
+}
+
+/** A byte string's. */
+function pathBelow(root: number, path: string): Buffer {
+  return Buffer.from(`/proc/self/fd/${root}/${path}`, 'latin1')
+}
+
+/** `find` has asked. */
+function nowhere(): never {
+  throw new Error('a file is remembered that was not looked for')
 }
 
 /** Most digests are only copied. */

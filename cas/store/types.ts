@@ -324,7 +324,7 @@ export interface KnownFile {
 /** Digests of files, and names in directories, of a directory that is built from: see `cas/stat-cache`. */
 export interface StatCache {
   /** Of a file that is unchanged since it was remembered. A view, valid until `save`. */
-  find(stats: Stat): KnownFile | undefined
+  find(file: Pick<SeenFile, 'root' | 'path' | 'stats'>): KnownFile | undefined
   /** Names in a directory that is open, in the order of their bytes: if it is unchanged since they were listed, those; else what `list` gives. */
   names(directory: number, list: () => string[]): readonly string[]
   /** After `find` has not found it: `stats` as they were then, and when the file was opened to be read. */
