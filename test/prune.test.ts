@@ -14,6 +14,7 @@ import {
   rmSync,
   statfsSync,
   statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
   writeSync,
@@ -311,6 +312,45 @@ describe('what goes', () => {
     await withStore((store) => readLayer(store, image))
   })
 
+  test.each([
+    ['objects/ab/cd/', 'objects/ab/cd'],
+    ['objects/x', 'objects/x'],
+    ['objects/aa -> .', 'objects/aa'],
+    ['objects/bb/link -> .', 'objects/bb/link'],
+    ['cache-mounts/x', 'cache-mounts/x'],
+    ['cache-mounts/link -> .', 'cache-mounts/link'],
+    ['segments/77/d/', 'segments/77'],
+    ['segments/link -> .', 'segments/link'],
+    ['leases/d/e/', 'leases/d'],
+    ['layers/d/e/', 'layers/d'],
+    ['layers/link -> .', 'layers/link'],
+    ['blobs/sha256/d/', 'blobs/sha256/d'],
+    ['trees/x', 'trees/x'],
+    ['work/link -> .', 'trees/x'],
+  ])('what is not of the store, and nothing that it leads to: %s', async (what, gone) => {
+    const bytes = noise('kept', 5000)
+    const [kept, dropped] = await withStore(async (store) => {
+      const made = [await layerOf(store, { kept: bytes }), await layerOf(store, { dropped: bytes })] as const
+      imageOf(store, [made[0]], 'docker.io/library/kept:latest')
+      return made
+    })
+    const outside = mkdtempSync(join(tmpdir(), 'tbuild-outside-'))
+    writeFileSync(join(outside, 'bb0123'), 'outside')
+    const [name = '', target] = what.split(' -> ')
+    const place = join(path, name)
+    mkdirSync(join(place, name.endsWith('/') ? '.' : '..'), { recursive: true })
+    if (target !== undefined) symlinkSync(outside, place)
+    else if (!name.endsWith('/')) writeFileSync(place, 'x'.repeat(5000))
+    await withStore(async (store) => {
+      expect((await store.prune()).layers).toEqual([dropped])
+      expect(await store.fsck()).toMatchObject({ problems: [] })
+      expect(store.layers.find(kept)).toBeDefined()
+    })
+    expect(readFileSync(join(outside, 'bb0123'), 'utf8')).toBe('outside')
+    expect(existsSync(join(path, gone))).toBe(false)
+    rmSync(outside, { recursive: true })
+  })
+
   test('contents that are files of their own, unless somebody has recorded them again', async () => {
     await withStore(async () => {})
     const put = (bytes: Buffer): string => {
@@ -406,6 +446,30 @@ describe('a cap', () => {
     expect(report.layers).toEqual(dry.layers)
     expectTold(dry, report)
     expect(dry.cap?.isKept).toBe(true)
+  })
+
+  test('is of what the store takes when it is closed: one that is kept takes nothing away', async () => {
+    await tenLayers()
+    const keepBytes = all() + 4096
+    const report = await withStore((store) => store.prune({ keepBytes, all: true }))
+    expect(report).toMatchObject({ layers: [], freedBytes: 0, cap: { isKept: true } })
+    expect(report.cap?.allocatedBytes).toBe(all())
+    const less = await withStore((store) => store.prune({ keepBytes: 3 * MB }))
+    expect(less.cap?.allocatedBytes).toBe(all())
+  })
+
+  test('is told before: what would go is not what the rest stays for', async () => {
+    await withStore(async (store) => {
+      imageOf(store, [await layerOf(store, { kept: noise('kept', 2 * MB) })], 'kept')
+      imageOf(store, [await layerOf(store, { untagged: noise('untagged', MB) })])
+      await layerOf(store, { cached: noise('cached', MB) })
+    })
+    const prune = (dryRun: boolean): Promise<PruneReport> =>
+      withStore((store) => store.prune({ keepBytes: MB, all: true, dryRun }))
+    for (const report of [await prune(true), await prune(false)]) {
+      const pins = (report.cap?.pins ?? []).filter(({ kind }) => kind !== 'index' && kind !== 'dead')
+      expect(pins.map(({ kind, name }) => `${kind} ${name}`)).toEqual(['image kept'])
+    }
   })
 
   test('named images stay; what pins the rest is named, with its bytes', async () => {

@@ -63,10 +63,10 @@ export async function removeCaches(
 }
 
 function list({ cacheMounts }: StorePaths): Omit<IdleCache, 'bytes'>[] {
-  return readdirSync(cacheMounts).flatMap((entry) => {
-    const path = join(cacheMounts, entry)
-    const stats = statSync(path, { throwIfNoEntry: false })
-    return stats === undefined ? [] : [{ path, name: nameOf(path) ?? entry, usedAt: stats.mtimeMs }]
+  return readdirSync(cacheMounts, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(cacheMounts, entry.name)
+    const stats = entry.isDirectory() ? statSync(path, { throwIfNoEntry: false }) : undefined
+    return stats === undefined ? [] : [{ path, name: nameOf(path) ?? entry.name, usedAt: stats.mtimeMs }]
   })
 }
 

@@ -2,6 +2,8 @@
 import { lstatSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { walkDisk } from '../ledger/disk.ts'
+import { isErrno } from '../../linux/index.ts'
+import type { StoreContext } from '../store/context.ts'
 
 /** In bytes; 0 when it is not there. Of a directory with all that is below it. */
 export function allocatedBytes(path: string): number {
@@ -10,6 +12,19 @@ export function allocatedBytes(path: string): number {
     bytes += file.allocatedBytes
   })
   return bytes
+}
+
+/** What the store takes when this process has closed it, in bytes: SQLite's log is in the index by then, and what the process works with is gone. */
+export function storeBytes({ db, paths, scope }: StoreContext): number {
+  try {
+    db.get('PRAGMA wal_checkpoint(TRUNCATE)')
+  } catch (error) {
+    // A full disk.
+    if (!isErrno(error, 'ERR_SQLITE_ERROR')) throw error
+  }
+  const passing = [`${paths.index}-wal`, `${paths.index}-shm`]
+  if (scope !== undefined) passing.push(join(paths.leases, scope), join(paths.work, scope))
+  return passing.reduce((bytes, path) => bytes - allocatedBytes(path), allocatedBytes(paths.root))
 }
 
 /** Of one file, in bytes; 0 when it is not there. */

@@ -18,13 +18,13 @@ import { chooseCaches, removeCaches, type IdleCache } from '../cache-mounts/prun
 import type { Driver } from '../drivers/types.ts'
 import type { StoreContext } from '../store/context.ts'
 import type { PruneOptions, PruneReport } from '../store/types.ts'
-import { allocatedBytes } from './allocated.ts'
+import { storeBytes } from './allocated.ts'
 import { chooseVictims, compact } from './compact.ts'
 import { remember } from './due.ts'
 import { freeDead, wouldFree } from './free.ts'
 import { lockCollection, olderIngestsEnded, type Waiting } from './lock.ts'
 import { Marks } from './marks.ts'
-import { pinsOf } from './pins.ts'
+import { pinsOf, type Leaving } from './pins.ts'
 import { makePlan, type Policy } from './plan.ts'
 import { isFull, keepReserve, makeRoom } from './room.ts'
 import { readState, type Plan } from './state.ts'
@@ -79,7 +79,7 @@ async function removeIdle(
   idleMs: number,
 ): Promise<void> {
   const { keepBytes } = options
-  const tooMany = keepBytes === undefined ? undefined : allocatedBytes(context.paths.root) - keepBytes
+  const tooMany = keepBytes === undefined ? undefined : storeBytes(context) - keepBytes
   tally.addCaches(await removeCaches(context, idleCaches(context, options, tooMany, idleMs)))
 }
 
@@ -91,7 +91,7 @@ async function run(
 ): Promise<void> {
   const { keepBytes } = options
   for (let round = 0; round < MOST_ROUNDS; round++) {
-    const bytes = keepBytes === undefined ? undefined : allocatedBytes(context.paths.root) - keepBytes
+    const bytes = keepBytes === undefined ? undefined : storeBytes(context) - keepBytes
     const plan = makePlan(context, readState(context.db), policyOf(options, bytes))
     const hasPlan = Object.values(plan as unknown as Record<string, ReadonlySet<string>>).some(
       ({ size }) => size > 0,
@@ -101,7 +101,7 @@ async function run(
     tally.hasWaited = await settle(context, options, tally)
     if (tally.hasWaited && (await compactSome(context, driver, options, tally)))
       tally.hasWaited = await settle(context, options, tally)
-    if (keepBytes === undefined || !tally.hasWaited || allocatedBytes(context.paths.root) <= keepBytes) return
+    if (keepBytes === undefined || !tally.hasWaited || storeBytes(context) <= keepBytes) return
   }
 }
 
@@ -178,15 +178,19 @@ function reportOf(context: StoreContext, tally: Tally, { keepBytes }: PruneOptio
     compactedSegments,
     waitingBytes: tally.hasWaited ? 0 : waitingBytes(context),
     damaged,
-    ...(keepBytes === undefined
-      ? {}
-      : { cap: capOf(context, keepBytes, allocatedBytes(context.paths.root)) }),
+    ...(keepBytes === undefined ? {} : { cap: capOf(context, keepBytes, storeBytes(context)) }),
   }
 }
 
-function capOf(context: StoreContext, keepBytes: number, allocated: number): NonNullable<PruneReport['cap']> {
+/** @param gone what would be, in a rehearsal */
+function capOf(
+  context: StoreContext,
+  keepBytes: number,
+  allocated: number,
+  gone?: Leaving,
+): NonNullable<PruneReport['cap']> {
   const isKept = allocated <= keepBytes
-  return { keepBytes, allocatedBytes: allocated, isKept, pins: isKept ? [] : pinsOf(context) }
+  return { keepBytes, allocatedBytes: allocated, isKept, pins: isKept ? [] : pinsOf(context, gone) }
 }
 
 function waitingBytes({ db }: StoreContext): number {
@@ -194,13 +198,14 @@ function waitingBytes({ db }: StoreContext): number {
 }
 
 function rehearse(context: StoreContext, options: CollectOptions): PruneReport {
-  const { db, paths } = context
-  const allocated = options.keepBytes === undefined ? 0 : allocatedBytes(paths.root)
+  const { db } = context
+  const allocated = options.keepBytes === undefined ? 0 : storeBytes(context)
   const tooMany = (): number | undefined =>
     options.keepBytes === undefined ? undefined : allocated - options.keepBytes - tally.freedBytes
   const tally = new Tally()
   const caches = idleCaches(context, options, tooMany(), IDLE_MS)
   tally.addCaches(caches)
+  let cacheBytes = bytesOf(caches)
   const plan: Plan = makePlan(context, readState(db), policyOf(options, tooMany()))
   const gone = wouldUnrecord(db, plan)
   tally.add(gone)
@@ -220,12 +225,13 @@ function rehearse(context: StoreContext, options: CollectOptions): PruneReport {
     // Those that are chosen already are chosen once more: they are the first.
     const idle = idleCaches(context, options, (tooMany() ?? 0) + bytesOf(caches), 0)
     tally.addCaches(idle.slice(caches.length))
+    cacheBytes = Math.max(cacheBytes, bytesOf(idle))
   }
   const { keepBytes, ...rest } = options
   const report = reportOf(context, tally, rest)
   return keepBytes === undefined
     ? report
-    : { ...report, cap: capOf(context, keepBytes, allocated - tally.freedBytes) }
+    : { ...report, cap: capOf(context, keepBytes, allocated - tally.freedBytes, { ...gone, cacheBytes }) }
 }
 
 function bytesOf(caches: readonly IdleCache[]): number {

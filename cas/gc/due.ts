@@ -7,7 +7,7 @@
 import { statfsSync, statSync } from 'node:fs'
 import type { StoreContext } from '../store/context.ts'
 import type { PruneReport } from '../store/types.ts'
-import { allocatedBytes } from './allocated.ts'
+import { storeBytes } from './allocated.ts'
 
 /** So that the next one is not due at once. */
 const KEPT_SHARE = 0.9
@@ -50,9 +50,9 @@ interface Measured {
 
 /** After a collection. */
 export function remember<T extends PruneReport>(context: StoreContext, report: T): T {
-  const { db, paths } = context
+  const { db } = context
   const now: Measured = {
-    allocatedBytes: allocatedBytes(paths.root),
+    allocatedBytes: storeBytes(context),
     indexedBytes: indexedBytes(context),
     ...(report.cap && { keepBytes: report.cap.keepBytes }),
   }

@@ -248,8 +248,8 @@ function wouldCut(context: StoreContext, granule: number): number {
 
 /** Files of segments that the index does not have: rows are made before their files, and go before them. */
 function unknown({ db, paths }: StoreContext): number[] {
-  const ids = readdirSync(paths.segments).flatMap((name) =>
-    /^\d+(?:\.list)?$/.test(name) ? [Number.parseInt(name, 10)] : [],
+  const ids = readdirSync(paths.segments, { withFileTypes: true }).flatMap((entry) =>
+    entry.isFile() && /^\d+(?:\.list)?$/.test(entry.name) ? [Number.parseInt(entry.name, 10)] : [],
   )
   return [...new Set(ids)].filter((id) => !isKnown(db, id))
 }

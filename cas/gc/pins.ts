@@ -12,7 +12,7 @@ import { blobPath, recipePath, segmentPath, sidecarPath, type StorePaths } from 
 import type { Pin } from '../store/types.ts'
 import { allocatedBytes, fileBlocks } from './allocated.ts'
 import { eachDigest, readContents } from './marks.ts'
-import { compressedOf, readState, type StoreState } from './state.ts'
+import { compressedOf, readState, type Gone, type StoreState } from './state.ts'
 
 interface Holder {
   readonly kind: Pin['kind']
@@ -23,12 +23,34 @@ interface Holder {
   readonly ownBytes: number
 }
 
-/** Most bytes first. */
-export function pinsOf(context: StoreContext): Pin[] {
-  const { db } = context
-  const state = readState(db)
-  const pins = [...measure(context, state, holders(context, state)), ...rests(context)]
+/** What a collection is about to take away. */
+export interface Leaving extends Gone {
+  /** Of directories of RUN --mount=type=cache. */
+  readonly cacheBytes: number
+}
+
+/**
+ * Most bytes first.
+ * @param leaving as if it were gone already
+ */
+export function pinsOf(context: StoreContext, leaving?: Leaving): Pin[] {
+  const state = without(readState(context.db), leaving)
+  const rest = rests(context, leaving?.cacheBytes ?? 0)
+  const pins = [...measure(context, state, holders(context, state)), ...rest]
   return pins.filter(({ bytes }) => bytes > 0).toSorted((a, b) => b.bytes - a.bytes)
+}
+
+function without(state: StoreState, leaving: Gone | undefined): StoreState {
+  if (leaving === undefined) return state
+  const [images, layers, blobs] = [leaving.images, leaving.layers, leaving.blobs].map(
+    (gone) => new Set<string>(gone),
+  ) as [Set<string>, Set<string>, Set<string>]
+  return {
+    ...state,
+    images: state.images.filter(({ manifest }) => !images.has(manifest)),
+    layers: new Map([...state.layers].filter(([diffId]) => !layers.has(diffId))),
+    blobs: new Set([...state.blobs].filter((digest) => !blobs.has(digest))),
+  }
 }
 
 function holders(context: StoreContext, state: StoreState): Holder[] {
@@ -55,15 +77,17 @@ function holders(context: StoreContext, state: StoreState): Holder[] {
   return [...images, ...processes, cache]
 }
 
-function processesOf({ db, paths }: StoreContext, state: StoreState): Holder[] {
+function processesOf({ db, paths, scope: own }: StoreContext, state: StoreState): Holder[] {
   const leased = new Map<string, string[]>()
   for (const { scope, digest } of db.all('SELECT scope, digest FROM leased')) {
     const list = leased.get(String(scope)) ?? []
     list.push(String(digest))
     leased.set(String(scope), list)
   }
-  return readdirSync(paths.leases).map((scope) => {
+  return readdirSync(paths.leases).flatMap((scope) => {
     const digests = leased.get(scope) ?? []
+    // Who asks, and holds nothing, is no reason.
+    if (scope === own && digests.length === 0) return []
     return {
       kind: 'process',
       name: processName(join(paths.leases, scope)) ?? `lease ${scope}`,
@@ -135,7 +159,7 @@ function measure({ db, paths }: StoreContext, state: StoreState, all: readonly H
 }
 
 /** What is held by nothing that could be removed. */
-function rests({ db, paths }: StoreContext): Pin[] {
+function rests({ db, paths }: StoreContext, cacheBytes: number): Pin[] {
   let unfinished = 0
   let lists = 0
   for (const { id, length } of db.all('SELECT id, length FROM segments')) {
@@ -163,7 +187,7 @@ function rests({ db, paths }: StoreContext): Pin[] {
     pin(
       'cache',
       'what RUN --mount=type=cache has kept',
-      allocatedBytes(paths.cacheMounts) - fileBlocks(paths.cacheMounts),
+      allocatedBytes(paths.cacheMounts) - fileBlocks(paths.cacheMounts) - cacheBytes,
     ),
     pin('index', 'layers as directories', allocatedBytes(paths.trees) - fileBlocks(paths.trees)),
   ]

@@ -1,17 +1,18 @@
 /**
- * Files that the index does not name: what was unrecorded, old index images, and what a killed process left. A file gets its name and its record under the
+ * Files that the index does not name: what was unrecorded, old index images, what a killed process left, and what is not ours. A file gets its name and its record under the
  * index's write lock, so what has no record while it is held is nobody's.
  *
  * They are looked for twice. First in a transaction that is durable: what nothing names then, no power cut makes anything name again. Then those that are still
  * unnamed are taken out of sight, and removed when the lock is free again; a kill -9 leaves them to the sweep of the work directory.
  */
-import { readdirSync, renameSync, rmSync, statSync } from 'node:fs'
+import { readdirSync, renameSync, rmSync, statSync, type Dirent } from 'node:fs'
 import { join } from 'node:path'
 import type { StoreContext } from '../store/context.ts'
 import type { Database } from '../store/database.ts'
 import type { StorePaths } from '../store/paths.ts'
 import { bootId } from '../drivers/trees.ts'
 import { allocatedBytes, removeAll } from './allocated.ts'
+import { isObjectDirectory } from './orphans.ts'
 import { RESERVE } from './room.ts'
 import type { Gone } from './state.ts'
 
@@ -55,6 +56,7 @@ export function wouldSweep({ db, paths }: StoreContext, gone: Gone): number {
     ...filesWithout(paths.layers, new Set([...recipes, ...images.map((row) => String(row['image']))])),
     ...filesWithout(paths.blobs, blobs),
     ...filesWithout(paths.trees, new Set(trees.map((row) => String(row['name'])))),
+    ...strays(paths),
     ...oldCaches(paths),
   ]
   return left.reduce((sum, path) => sum + allocatedBytes(path), 0)
@@ -68,7 +70,24 @@ function unnamed(db: Database, paths: StorePaths): string[] {
     ...filesWithout(paths.layers, new Set([...recipes, ...images])),
     ...filesWithout(paths.blobs, blobs),
     ...filesWithout(paths.trees, trees),
+    ...strays(paths),
   ]
+}
+
+/** What no process of ours ever makes there. */
+function strays(paths: StorePaths): string[] {
+  return [
+    ...entriesWithout(paths.segments, (entry) => entry.isFile()),
+    ...entriesWithout(paths.leases, (entry) => entry.isFile()),
+    ...entriesWithout(paths.cacheMounts, (entry) => entry.isDirectory()),
+    ...entriesWithout(paths.objects, isObjectDirectory),
+  ]
+}
+
+function entriesWithout(directory: string, isOurs: (entry: Dirent) => boolean): string[] {
+  return readdirSync(directory, { withFileTypes: true }).flatMap((entry) =>
+    isOurs(entry) ? [] : [join(directory, entry.name)],
+  )
 }
 
 function namesOf(db: Database) {

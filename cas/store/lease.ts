@@ -106,7 +106,8 @@ function lockIfDead(path: string): number | undefined {
   try {
     fd = openSync(path, 'r+')
   } catch (error) {
-    if (isErrno(error, 'ENOENT')) return undefined
+    // Gone, or no lease at all: a directory, or a fifo or socket that nobody has open.
+    if (isErrno(error, 'ENOENT', 'EISDIR', 'ENXIO', 'ELOOP')) return undefined
     throw error
   }
   if (flock(fd, 'exclusive')) return fd

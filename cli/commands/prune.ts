@@ -65,11 +65,9 @@ const WAITS = {
   ingests: 'waiting for builds and pulls that began before to store what they have',
 }
 
-/** This command itself is no reason. */
+/** What no image needs is about to go. */
 function pinsOf(store: Store): readonly Pin[] {
-  return store
-    .pins()
-    .filter(({ kind, name }) => kind !== 'cache' && !name.startsWith(`process ${process.pid} `))
+  return store.pins().filter(({ kind }) => kind !== 'cache')
 }
 
 /** @throws UsageError `OPTION_VALUE` */
