@@ -369,6 +369,40 @@ describe('what goes', () => {
     expect(query('SELECT * FROM dead_objects')).toEqual([])
   })
 
+  test('on a small disk that is filled again and again', async () => {
+    const disk = mkdtempSync(join(tmpdir(), 'tbuild-full-'))
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'none', disk])
+    try {
+      const store = join(disk, 'store')
+      const first = await openStore(store)
+      imageOf(first, [await storeLayer(first, range(0, 20))], 'kept')
+      await storeLayer(first, range(10, 60))
+      await first[Symbol.asyncDispose]()
+      for (const file of ['others', 'more', 'still more']) {
+        spawnSync('dd', ['if=/dev/zero', `of=${join(disk, file)}`, 'bs=4k'])
+        expect(statfsSync(disk).bavail).toBe(0)
+        // Looking takes nothing away for good.
+        await using full = await openStore(store)
+        expect(full.images.list()).toHaveLength(1)
+      }
+      await using full = await openStore(store)
+      expect((await full.prune()).freedBytes).toBeGreaterThan(1_000_000)
+      await full[Symbol.asyncDispose]()
+      rmSync(join(store, 'contexts'), { recursive: true })
+      writeFileSync(join(store, 'contexts'), '')
+      spawnSync('dd', ['if=/dev/zero', `of=${join(disk, 'all')}`, 'bs=4k'])
+      rmSync(join(store, 'contexts'))
+      await expect(openStore(store)).rejects.toMatchObject({
+        code: 'STORE_UNUSABLE',
+        message: expect.stringContaining('its disk is full'),
+        hint: expect.stringContaining('tbuild prune'),
+      })
+    } finally {
+      execFileSync('umount', ['-l', disk])
+      rmSync(disk, { recursive: true })
+    }
+  })
+
   test('on a disk that is full to the last block', async () => {
     const disk = mkdtempSync(join(tmpdir(), 'tbuild-full-'))
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=26m', 'none', disk])

@@ -181,7 +181,7 @@ function rests({ db, paths }: StoreContext, cacheBytes: number): Pin[] {
     pin('index', 'the index', databaseBytes(paths) + lists),
     pin(
       'index',
-      'what is remembered of build contexts',
+      'what is remembered of build contexts, and a reserve for a full disk',
       allocatedBytes(paths.contexts) - fileBlocks(paths.contexts),
     ),
     pin(

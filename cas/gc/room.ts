@@ -2,7 +2,7 @@
  * A full disk: the index needs some room to open, and to take things out of it. What is remembered of build contexts is only a cache, and a reserve is kept
  * among it, so that there is always something to give.
  */
-import { existsSync, readdirSync, statfsSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { isErrno } from '../../linux/index.ts'
 import type { StorePaths } from '../store/paths.ts'
@@ -10,6 +10,8 @@ import { removeAll } from './allocated.ts'
 
 export const RESERVE = 'reserve'
 const RESERVE_BYTES = 256 * 1024
+/** It is no use to fill a disk with it. */
+const LEAST_FREE = 8
 
 // Extended result codes of SQLite: SQLITE_FULL, and SQLITE_IOERR with _WRITE and _SHMSIZE, which is how it says so of the log and its index.
 const FULL = 13
@@ -27,19 +29,29 @@ export function isFull(error: unknown): boolean {
 }
 
 /** Bytes that were freed; 0 when there was nothing to give. */
+export function giveReserve({ contexts }: StorePaths): number {
+  return removeAll(contexts, [RESERVE])
+}
+
+/** The same, of all that is remembered of build contexts, the reserve included. */
 export function makeRoom({ contexts }: StorePaths): number {
   return existsSync(contexts) ? removeAll(contexts, readdirSync(contexts)) : 0
 }
 
-/** Made anew when there is plenty of room again. */
-export function keepReserve({ contexts }: StorePaths): void {
+/**
+ * Made when there is none, and room for it.
+ * @param wasGiven so that the store could be opened: before others take the room
+ */
+export function keepReserve({ contexts }: StorePaths, { wasGiven = false } = {}): void {
   const path = join(contexts, RESERVE)
   if (existsSync(path)) return
   const { bavail, bsize } = statfsSync(contexts)
-  if (bavail * bsize < RESERVE_BYTES * 100) return
+  if (bavail * bsize < RESERVE_BYTES * (wasGiven ? 1 : LEAST_FREE)) return
   try {
     writeFileSync(path, Buffer.alloc(RESERVE_BYTES), { mode: 0o600 })
   } catch (error) {
     if (!isFull(error)) throw error
+    // Part of it would be taken for all.
+    rmSync(path, { force: true })
   }
 }

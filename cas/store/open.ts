@@ -20,7 +20,7 @@ import { syncDirectory } from './spool.ts'
 import { createStepCache } from './steps.ts'
 import { dueBytes } from '../gc/due.ts'
 import { pinsOf } from '../gc/pins.ts'
-import { isFull, keepReserve, makeRoom } from '../gc/room.ts'
+import { giveReserve, isFull, keepReserve, makeRoom } from '../gc/room.ts'
 import { createUsage } from '../gc/usage.ts'
 import type { Store } from './types.ts'
 
@@ -40,7 +40,7 @@ export interface OpenStoreOptions {
  */
 export async function openStore(path: string, options: OpenStoreOptions = {}): Promise<Store> {
   const paths = storePaths(path)
-  const db = openWithRoom(paths)
+  const { db, wasFull } = openWithRoom(paths)
   const context = createContext(paths, db)
   try {
     await sweepDeadLeases(paths, db, undefined, options.beforeSweep ?? (async () => {}))
@@ -96,18 +96,24 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
       usage.flush()
       context.release()
       db[Symbol.dispose]()
+      keepReserve(paths, { wasGiven: wasFull })
     },
   }
 }
 
 /** A full disk is the time when a store must open, to be pruned. */
-function openWithRoom(paths: StorePaths): Database {
-  try {
-    return openFiles(paths)
-  } catch (error) {
-    if (!(error instanceof TbuildError) || !isFull(error.cause) || makeRoom(paths) === 0) throw error
-    return openFiles(paths)
+function openWithRoom(paths: StorePaths): { readonly db: Database; readonly wasFull: boolean } {
+  let failure: unknown
+  for (const give of [() => 1, giveReserve, makeRoom]) {
+    if (give(paths) === 0) continue
+    try {
+      return { db: openFiles(paths), wasFull: failure !== undefined }
+    } catch (error) {
+      if (!(error instanceof TbuildError) || !isFull(error.cause)) throw error
+      failure = error
+    }
   }
+  throw failure
 }
 
 function openFiles(paths: StorePaths): Database {
@@ -133,8 +139,17 @@ export function orUnusable<T>({ root }: StorePaths, work: () => T): T {
     return work()
   } catch (error) {
     if (!isErrno(error, 'EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'ENOSPC', 'ERR_SQLITE_ERROR')) throw error
-    throw new TbuildError('STORE_UNUSABLE', `The store ${root} cannot be used: ${message(error)}`, {
-      hint: 'Choose another directory with --store or TBUILD_STORE, or run as its owner, on a disk that can be written to.',
+    const [why, hint] = isFull(error)
+      ? [
+          'its disk is full.',
+          'Make some room on that disk, then run tbuild prune. What is in its directory contexts/ is only a cache.',
+        ]
+      : [
+          message(error),
+          'Choose another directory with --store or TBUILD_STORE, or run as its owner, on a disk that can be written to.',
+        ]
+    throw new TbuildError('STORE_UNUSABLE', `The store ${root} cannot be used: ${why}`, {
+      hint,
       cause: error,
     })
   }

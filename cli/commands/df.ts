@@ -132,7 +132,7 @@ const ROWS: Readonly<Record<RowKind, string>> = {
   otherBlobs: 'blobs that nothing needs',
   cacheRecords: 'cache records of steps',
   database: 'index',
-  statCaches: 'stat caches of contexts',
+  statCaches: 'stat caches, and a reserve',
   cacheMounts: 'cache mounts',
   work: 'work directories',
   leases: 'leases and locks',
