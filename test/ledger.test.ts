@@ -478,6 +478,25 @@ describe('who has what', () => {
     expect(found).toHaveLength(7)
   })
 
+  test('files that came in other pieces are the same', async () => {
+    const root = mkdtempSync(join(scratch, 'sparse-'))
+    const bytes = Buffer.alloc(1_000_000)
+    for (const at of [4096, 200_000, 700_000]) bytes.set(randomBytes(5000), at)
+    writeFileSync(join(root, 'same'), bytes)
+    execFileSync('fallocate', ['--dig-holes', join(root, 'same')])
+    bytes[700_000] = (bytes[700_000] ?? 0) ^ 1
+    writeFileSync(join(root, 'other'), bytes)
+    execFileSync('fallocate', ['--dig-holes', join(root, 'other')])
+    await using store = await openStore(newStore())
+    const take = async (name: string, ...flags: readonly string[]) => {
+      const tar = execFileSync('tar', ['-C', root, ...flags, '-c', 'same', 'other'], { maxBuffer: 1e7 })
+      return { name, image: imageOf(store, [await store.layers.ingestTar(parts(tar))], full(name)) }
+    }
+    const reuse = (await store.ledger()).reuse(await take('plain'), await take('sparse', '-S'))
+    expect(reuse).toMatchObject({ samePath: { files: 2, bytes: 2_000_000 }, differing: [] })
+    expect([reuse.a.changed.files, reuse.b.elsewhere.files]).toEqual([0, 0])
+  })
+
   test('what two images have in common, and who keeps it', async () => {
     await using store = await openStore(newStore())
     const base = await ingest(store, { path: 'etc/same', contents: 'S'.repeat(100) })

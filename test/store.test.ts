@@ -209,6 +209,10 @@ describe('opening', () => {
     rmSync(directory, { recursive: true })
   })
 
+  test.each(['/proc/nope', '/proc/self/nope/x', '/dev/null/x'])('at %s is an error', async (place) => {
+    await expect(openStore(place)).rejects.toMatchObject({ code: 'STORE_UNUSABLE' })
+  })
+
   test('a path of 300 bytes works', async () => {
     const deep = join(shop.directory, 'd'.repeat(200), 'e'.repeat(100))
     mkdirSync(deep, { recursive: true })

@@ -3,7 +3,7 @@ import type { DiffId } from '../oci.ts'
 import type { Database } from '../store/database.ts'
 import type { Image } from '../store/types.ts'
 import type { DifferingFile, FileCount, Reuse, ReuseSide, SharedLayer } from './types.ts'
-import { absolute, contentKey, type ImageView, type ViewNode } from './view.ts'
+import { absolute, contentKey, digestOf, isOfPieces, type ImageView, type ViewNode } from './view.ts'
 
 export interface Compared {
   readonly name: string
@@ -15,7 +15,7 @@ const MOST_DIFFERING = 50
 
 export function compareImages(db: Database, a: Compared, b: Compared): Reuse {
   const layers = compareLayers(db, a.image.config.rootfs.diff_ids, b.image.config.rootfs.diff_ids)
-  const [filesA, filesB] = [filesOf(a.view), filesOf(b.view)]
+  const [filesA, filesB] = filesOfBoth(a.view, b.view)
   const differing: DifferingFile[] = []
   const samePath = newCount()
   const sides = [
@@ -103,14 +103,49 @@ function pinsOf(db: Database, diffId: DiffId): string[] {
     .map((row) => String(row['label']))
 }
 
+interface File {
+  key: string
+  /** 0 for further names of an inode: its bytes count once. */
+  readonly size: number
+  readonly node: ViewNode
+}
+
 interface Files {
-  /** The size is 0 for further names of an inode: its bytes count once. */
-  readonly byPath: ReadonlyMap<string, { readonly key: string; readonly size: number }>
+  readonly byPath: ReadonlyMap<string, File>
   readonly keys: ReadonlySet<string>
 }
 
+/** Of both images. Files that came in pieces are read where a file of the other image may be the same. */
+function filesOfBoth(a: ImageView, b: ImageView): [Files, Files] {
+  const [filesA, filesB] = [filesOf(a), filesOf(b)]
+  const [readA, readB] = [sizesToRead(filesA, filesB), sizesToRead(filesB, filesA)]
+  const unclear = new Set([...readA, ...readB])
+  return [resolved(a, filesA, unclear), resolved(b, filesB, unclear)]
+}
+
+const sizeOf = ({ node: { layer, inode } }: File): number => layer.tree.size(inode)
+
+/** Of files whose pieces the other image does not have, while it has files as large. */
+function sizesToRead(files: Files, other: Files): Set<number> {
+  const sizes = new Set([...other.byPath.values()].map(sizeOf))
+  const unclear = [...files.byPath.values()].filter(({ key }) => isOfPieces(key) && !other.keys.has(key))
+  return new Set(unclear.map(sizeOf).filter((size) => sizes.has(size)))
+}
+
+function resolved(view: ImageView, { byPath, keys }: Files, sizes: ReadonlySet<number>): Files {
+  if (sizes.size === 0) return { byPath, keys }
+  const digests = new Map<string, string>()
+  for (const file of byPath.values()) {
+    if (!isOfPieces(file.key) || !sizes.has(sizeOf(file))) continue
+    const digest = digests.get(file.key) ?? digestOf(view.read(file.node))
+    digests.set(file.key, digest)
+    file.key = digest
+  }
+  return { byPath, keys: new Set([...byPath.values()].map(({ key }) => key)) }
+}
+
 function filesOf(view: ImageView): Files {
-  const byPath = new Map<string, { key: string; size: number }>()
+  const byPath = new Map<string, File>()
   const keys = new Set<string>()
   const linked = new Map<object, Set<number>>()
   const isFirstName = ({ layer, inode }: ViewNode): boolean => {
@@ -123,7 +158,7 @@ function filesOf(view: ImageView): Files {
     if (node.layer.tree.type(node.inode) !== 'file') return true
     const key = contentKey(node)
     keys.add(key)
-    byPath.set(path, { key, size: isFirstName(node) ? node.layer.tree.size(node.inode) : 0 })
+    byPath.set(path, { key, size: isFirstName(node) ? node.layer.tree.size(node.inode) : 0, node })
     return true
   })
   return { byPath, keys }

@@ -200,10 +200,17 @@ export function contentKey({ layer, inode }: Part): string {
   if (size === 0) return ''
   const pieces = tree.pieces(inode)
   const [first] = pieces
-  const nameOf = ({ content }: Piece): string => contents.digest(content).toString('latin1')
+  const nameOf = ({ content }: Piece): string => contents.digest(content).toString('hex')
   if (first !== undefined && isWhole(pieces, size)) return nameOf(first)
   const text = pieces.map((piece) => `${piece.offset} ${nameOf(piece)}`).join('\n')
-  return `pieces ${size} ${hash('sha256', Buffer.from(text, 'latin1'))}`
+  return `${PIECES}${size} ${hash('sha256', text)}`
+}
+
+const PIECES = 'pieces '
+
+/** Is it a key by which other files may have the same contents? Then `digestOf` tells. */
+export function isOfPieces(key: string): boolean {
+  return key.startsWith(PIECES)
 }
 
 /** Whether two files have the same bytes; they are read only when the pieces cannot tell. */
@@ -218,7 +225,8 @@ export function sameContents(a: ImageView, nodeA: ViewNode, b: ImageView, nodeB:
   return digestOf(a.read(nodeA)) === digestOf(b.read(nodeB))
 }
 
-function digestOf(parts: Iterable<Buffer>): string {
+/** As `contentKey` has it of a file in one piece. */
+export function digestOf(parts: Iterable<Buffer>): string {
   const digest = createHash('sha256')
   for (const part of parts) digest.update(part)
   return digest.digest('hex')

@@ -133,12 +133,15 @@ function openFiles(paths: StorePaths): Database {
   })
 }
 
+/** ENOENT: of a place that takes no directories. */
+const UNUSABLE = ['EACCES', 'EPERM', 'EROFS', 'ENOENT', 'ENOTDIR', 'ENOSPC', 'ERR_SQLITE_ERROR'] as const
+
 /** What the disk or its permissions refuse is `STORE_UNUSABLE`. */
 export function orUnusable<T>({ root }: StorePaths, work: () => T): T {
   try {
     return work()
   } catch (error) {
-    if (!isErrno(error, 'EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'ENOSPC', 'ERR_SQLITE_ERROR')) throw error
+    if (!isErrno(error, ...UNUSABLE)) throw error
     const [why, hint] = isFull(error)
       ? [
           'its disk is full.',
@@ -158,7 +161,7 @@ export function orUnusable<T>({ root }: StorePaths, work: () => T): T {
 const OTHER_FILES = ['blobs', 'epoch-0', 'epoch-1', 'collection', 'migration', 'names.json', 'lost+found']
 
 function make(paths: StorePaths): void {
-  mkdirSync(paths.root, { recursive: true, mode: 0o711 })
+  makeRoot(paths.root)
   const present = readdirSync(paths.root)
   const ours = [...directoriesOf(paths).map((path) => basename(path)), ...OTHER_FILES]
   const other = present.find((name) => !ours.includes(name) && !name.startsWith('index.db'))
@@ -175,6 +178,17 @@ function make(paths: StorePaths): void {
   if (!existsSync(paths.index)) refuseLostIndex(paths)
   makeDirectories(paths)
   keepReserve(paths)
+}
+
+/** With the directories above it. Node's own way never ends where a file system takes no directories (/proc). */
+function makeRoot(path: string): void {
+  if (existsSync(path)) return
+  makeRoot(dirname(path))
+  try {
+    mkdirSync(path, { mode: 0o711 })
+  } catch (error) {
+    if (!isErrno(error, 'EEXIST')) throw error
+  }
 }
 
 /** Contents that no index knows would be taken for nobody's. Throws `STORE_CORRUPT`. */
