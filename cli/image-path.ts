@@ -55,9 +55,14 @@ export function lookupPath(
   { image, followLast = true }: { readonly image: string; readonly followLast?: boolean },
 ): { readonly path: string; readonly node: ViewNode } {
   const { path: real, node } = view.resolve(path, followLast)
+  if (node !== undefined && path.endsWith('/') && node.layer.tree.type(node.inode) !== 'directory')
+    throw new TbuildError('PATH_NOT_DIRECTORY', `/${show(real)} is not a directory.`)
   if (node !== undefined) return { path: real, node }
+  const isLink = followLast && view.resolve(path, false).node !== undefined
   throw new TbuildError('PATH_NOT_FOUND', `There is no ${JSON.stringify(show(path))} in ${image}.`, {
-    hint: nearPath(view, real) ?? `tbuild ls ${image}:/ shows what there is`,
+    hint: isLink
+      ? 'it is a symbolic link that leads nowhere'
+      : (nearPath(view, real) ?? `tbuild ls ${image}:/ shows what there is`),
   })
 }
 

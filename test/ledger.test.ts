@@ -970,6 +970,7 @@ describe('the commands', () => {
     expect(tbuild('cat', 'app').status).toBe(2)
     expect(tbuild('cat', 'app:/etc').stderr).toMatch(/"\/etc" is a directory\. \[PATH_NOT_FILE\]/)
     expect(tbuild('ls', 'app:/etc/passwd/x').stderr).toMatch(/PATH_NOT_DIRECTORY/)
+    expect(tbuild('cat', 'app:/etc/passwd/').stderr).toMatch(/"?\/etc\/passwd"? is not a directory/)
     expect(tbuild('reuse', 'app', 'bse').stderr).toMatch(/did you mean base/)
     for (const name of ['df', 'savings', 'reuse', 'diff', 'ls', 'cat'])
       expect(tbuild(name, '--help').stdout).toMatch(/Examples:\n/)

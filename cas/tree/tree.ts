@@ -122,7 +122,8 @@ export interface Resolved<Stats> {
 }
 
 /**
- * Where `path` leads inside the tree, as chroot(2) would have it: `..` of the root is the root, absolute symlinks begin there. With
+ * Where `path` leads inside the tree, as chroot(2) would have it: `..` of the root is the root, absolute symlinks begin there; but `..` of what is no directory
+ * is where that is. With
  * `followLast: false` a symlink at the end is the answer itself. What does not exist is taken literally.
  * Throws `PATH_LOOP` (too many symlinks), `PATH_NOT_DIRECTORY` (something on the way is a file).
  */
@@ -150,7 +151,7 @@ export function resolveInTree<Stats extends { isDirectory(): boolean; isSymbolic
     stats = stats && tree.lstat(done.join('/'))
     if (stats?.isSymbolicLink() !== true || (!followLast && !pending.some(isName))) continue
     if (++symlinks > MOST_SYMLINKS)
-      throw new TbuildError('PATH_LOOP', `/${show(path)}: too many symbolic links.`)
+      throw new TbuildError('PATH_LOOP', `/${show(path).replace(/^\/+/, '')}: too many symbolic links.`)
     const target = tree.readlink(done.join('/'))
     done.pop()
     if (target.startsWith('/')) done.length = 0
