@@ -222,6 +222,44 @@ export function testDriver(name: string, open: (path: string) => Promise<Store>)
       expect(await names([top])).toEqual(['d', 'd/new', 'o', 'o/shown'])
     })
 
+    test('a whiteout of nothing is nothing: it is not listed, and its directory can be copied and removed', async () => {
+      const below = await layerOf(
+        { path: 'base' },
+        { path: 'link', type: 'symlink', link: 'base' },
+        { path: 'o/was' },
+      )
+      const above = await layerOf(
+        { path: 'alone/' },
+        { path: 'alone/keep' },
+        { path: 'alone/.wh.gone' },
+        { path: 'alone/deep/' },
+        { path: 'alone/deep/.wh.gone' },
+        { path: 'link/' },
+        { path: 'link/.wh.gone' },
+        { path: 'o/' },
+        { path: 'o/.wh..wh..opq' },
+        { path: 'o/.wh.was' },
+        { path: 'o/is' },
+        { path: '.wh.nothing' },
+      )
+      const expected = ['alone', 'alone/deep', 'alone/keep', 'base', 'link', 'o', 'o/is']
+      expect(await names([below, above])).toEqual(expected)
+      const copied = await run([below, above], (root) => {
+        for (const [from, to] of [
+          ['alone', 'copy'],
+          ['o', 'moved'],
+        ]) {
+          const place = root.replace('self', String(process.pid))
+          execFileSync('cp', ['-a', `${place}/${from}`, `${place}/${to}`])
+          execFileSync('rm', ['-r', `${place}/${from}`])
+        }
+      })
+      const after = ['base', 'copy', 'copy/deep', 'copy/keep', 'link', 'moved', 'moved/is']
+      expect(await names([below, above, copied])).toEqual(after)
+      const { diffId } = await copied.stored
+      expect(await names([below, above, store.layers.open(diffId)])).toEqual(after)
+    })
+
     test('an opaque root hides every layer below it', async () => {
       const bottom = await layerOf({ path: 'below' }, { path: 'd/' }, { path: 'd/below' })
       const opaque = await layerOf({ path: '.wh..wh..opq' }, { path: 'd/' }, { path: 'd/above' })

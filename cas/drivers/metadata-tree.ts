@@ -45,6 +45,7 @@ const PART = 1024 * 1024
 const METACOPY = 'trusted.overlay.metacopy'
 const REDIRECT = 'trusted.overlay.redirect'
 const OPAQUE = 'trusted.overlay.opaque'
+const ORIGIN = 'trusted.overlay.origin'
 const BILLION = 1_000_000_000n
 const none = Buffer.alloc(0)
 /** ext4 has one block for all attributes of an inode: where there is hardly room for ours, the data is written. */
@@ -100,6 +101,8 @@ class TreeWriter {
         fchownSync(fd, this.#tree.uid(inode), this.#tree.gid(inode))
         const self = `/proc/self/fd/${fd}/.`
         if (this.#tree.isOpaque(inode)) setXattr(self, OPAQUE, Buffer.from('y'))
+        // See cas/erofs/xattrs.ts.
+        if (this.#tree.holdsWhiteouts(inode)) setXattr(self, ORIGIN, none)
         this.#setXattrs(inode, self)
         fchmodSync(fd, this.#tree.mode(inode))
         setTimes(fd, '.', { mtime: this.#mtime(inode) })

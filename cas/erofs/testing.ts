@@ -157,6 +157,8 @@ export function describeTree({ tree, contents }: Built): string[] {
     const xattrs = new Map(tree.xattrs(inode))
     if (tree.isOpaque(inode) && inode !== LayerTree.ROOT)
       xattrs.set('trusted.overlay.opaque', Buffer.from('y'))
+    if (tree.holdsWhiteouts(inode) && inode !== LayerTree.ROOT)
+      xattrs.set('trusted.overlay.origin', Buffer.alloc(0))
     lines.push(
       line(path, {
         mode: (FORMATS[type] ?? 0) | tree.mode(inode),

@@ -15,6 +15,11 @@ const MOST_SHARED = 0xff
 const MOST_VALUE = 0xffff
 const MOST_NAME = 0xff
 const OPAQUE = ['trusted.overlay.opaque', Buffer.from('y')] as const
+/**
+ * Where the kernel merges a directory with nothing, it shows what is deleted in it, unless it may have been copied up: then it looks at each name. Empty: from
+ * nobody knows where (fs/overlayfs/inode.c, ovl_get_inode).
+ */
+const ORIGIN = ['trusted.overlay.origin', Buffer.alloc(0)] as const
 const PREFIXES: readonly (readonly [prefix: string, index: number])[] = [
   ['user.', 1],
   ['trusted.', 4],
@@ -31,7 +36,7 @@ type Attributes = readonly (readonly [name: string, value: Buffer])[]
 /** First every inode is counted, then `share` decides, and only then there are sizes. */
 export class XattrTable {
   readonly #tree: LayerTree
-  /** By set and whether `opaque` comes with it; in the order of their first inodes, so that equal trees give equal images. */
+  /** By set and which of ours come with it; in the order of their first inodes, so that equal trees give equal images. */
   readonly #uses = new Map<number, { count: number; readonly inode: number }>()
   /** What stands behind an inode, of sets that are shared. */
   readonly #bodies = new Map<number, Buffer>()
@@ -112,21 +117,28 @@ export class XattrTable {
   }
 
   #key(inode: number): number {
-    return this.#tree.xattrSet(inode) * 2 + (this.#isOpaque(inode) ? 1 : 0)
+    const own = this.#own(inode)
+    return this.#tree.xattrSet(inode) * 4 + (own.includes(OPAQUE) ? 1 : 0) + (own.includes(ORIGIN) ? 2 : 0)
   }
 
-  #isOpaque(inode: number): boolean {
-    return inode !== LayerTree.ROOT && this.#tree.isOpaque(inode)
+  /** A layer's root is merged in any case, and never opaque. */
+  #own(inode: number): Attributes {
+    if (inode === LayerTree.ROOT || !this.#tree.isDirectory(inode)) return NONE
+    const isOpaque = this.#tree.isOpaque(inode)
+    const hasWhiteouts = this.#tree.holdsWhiteouts(inode)
+    if (!isOpaque && !hasWhiteouts) return NONE
+    return [...(isOpaque ? [OPAQUE] : []), ...(hasWhiteouts ? [ORIGIN] : [])]
   }
 
   #attributes(inode: number): Attributes {
-    const attributes = [...this.#tree.xattrs(inode)]
-    if (!this.#isOpaque(inode)) return attributes
-    return [...attributes.filter(([name]) => name !== OPAQUE[0]), OPAQUE]
+    const own = this.#own(inode)
+    const others = [...this.#tree.xattrs(inode)].filter(([name]) => own.every(([one]) => one !== name))
+    return [...others, ...own]
   }
 }
 
 const NOTHING = Buffer.alloc(0)
+const NONE: Attributes = []
 
 function encodeEntry(tree: LayerTree, inode: number, name: string, value: Buffer): Buffer {
   const [index, text] = splitName(name) ?? []

@@ -19,7 +19,6 @@ import * as fc from 'fast-check'
 import {
   AT_FDCWD,
   getXattr,
-  isErrno,
   listXattrs,
   makedev,
   mknodat,
@@ -71,14 +70,17 @@ interface Shown {
   readonly first: string | undefined
   readonly xattrs: ReadonlyMap<string, Buffer>
   readonly isOpaque: boolean
+  readonly holdsWhiteouts: boolean
 }
 
-function show({ path, type, mode, owner, mtimeNs, says, first, xattrs, isOpaque }: Shown): string {
+function show(shown: Shown): string {
+  const { path, type, mode, owner, mtimeNs, says, first, xattrs, isOpaque, holdsWhiteouts } = shown
   if (type === 'whiteout') return `${JSON.stringify(path)} whiteout`
   const attributes = [...xattrs].toSorted(([a], [b]) => (a < b ? -1 : 1))
   const more = [
     ...(first === undefined || first === path ? [] : [`is ${JSON.stringify(first)}`]),
     ...attributes.map(([name, value]) => `${name}=${value.toString('hex')}`),
+    ...(holdsWhiteouts ? ['with whiteouts'] : []),
     ...(isOpaque ? ['opaque'] : []),
   ]
   return [JSON.stringify(path), type, mode.toString(8), owner, `@${mtimeNs}`, says, ...more].join(' ')
@@ -110,6 +112,7 @@ export function describeLayer({ tree, contents }: Pick<Applied, 'tree' | 'conten
         first: names.get(inode)?.[0],
         xattrs: tree.xattrs(inode),
         isOpaque: tree.isOpaque(inode),
+        holdsWhiteouts: tree.holdsWhiteouts(inode),
       }),
     )
     if (type !== 'directory') continue
@@ -134,20 +137,14 @@ function contentsOf(tree: LayerTree, contents: readonly Buffer[], inode: number)
   return bytes
 }
 
-/** The same of a directory. `isMerged`: of an overlay, where inodes have no stable numbers, and a deleted name may still be listed. */
+/** The same of a directory. `isMerged`: of an overlay, where inodes have no stable numbers. */
 export function describeDirectory(root: string, { isMerged = false } = {}): string[] {
   const lines: string[] = []
   const firsts = new Map<bigint, string>()
   const pending = ['']
   for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
     const full = Buffer.from(path === '' ? root : `${root}/${path}`, 'latin1')
-    let stats
-    try {
-      stats = lstatSync(full, { bigint: true })
-    } catch (error) {
-      if (isMerged && isErrno(error, 'ENOENT')) continue
-      throw error
-    }
+    const stats = lstatSync(full, { bigint: true })
     const { ino, mode, uid, gid, mtimeNs, rdev } = stats
     const type = typeOf(Number(mode & BigInt(constants.S_IFMT)), rdev)
     if (!isMerged && type !== 'directory' && !firsts.has(ino)) firsts.set(ino, path)
@@ -160,6 +157,7 @@ export function describeDirectory(root: string, { isMerged = false } = {}): stri
     }
     const xattrs = new Map(listXattrs(full).map((name) => [name, getXattr(full, name) ?? Buffer.alloc(0)]))
     const isOpaque = xattrs.delete('trusted.overlay.opaque')
+    const holdsWhiteouts = xattrs.delete('trusted.overlay.origin')
     lines.push(
       show({
         path,
@@ -171,6 +169,7 @@ export function describeDirectory(root: string, { isMerged = false } = {}): stri
         first: firsts.get(ino),
         xattrs,
         isOpaque: isOpaque && !isMerged,
+        holdsWhiteouts: holdsWhiteouts && !isMerged,
       }),
     )
     if (type !== 'directory') continue
@@ -240,6 +239,7 @@ function makeInode(tree: LayerTree, contents: readonly Buffer[], inode: number, 
     case 'directory':
       if (inode !== LayerTree.ROOT) mkdirSync(full)
       if (tree.isOpaque(inode)) setXattr(full, 'trusted.overlay.opaque', Buffer.from('y'))
+      if (tree.holdsWhiteouts(inode)) setXattr(full, 'trusted.overlay.origin', Buffer.alloc(0))
       break
     case 'symlink':
       symlinkSync(Buffer.from(tree.target(inode), 'latin1'), full)

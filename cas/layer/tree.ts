@@ -42,6 +42,7 @@ const TYPES: readonly NodeType[] = ['file', 'directory', 'symlink', 'char', 'blo
 const DIRECTORY = TYPES.indexOf('directory')
 const OPAQUE = 1
 const EXPLICIT = 2
+const WHITEOUTS = 4
 const NONE = 0xffff_ffff
 const WHOLE = 0xffff_ffff
 const LONG_KEY = 1024
@@ -178,6 +179,10 @@ export class LayerTree {
   setOpaque(inode: number): void {
     this.#flags[inode] = (this.#flags[inode] ?? 0) | OPAQUE
   }
+  /** Names in it are deleted, or were until something else took them. */
+  holdsWhiteouts(inode: number): boolean {
+    return ((this.#flags[inode] ?? 0) & WHITEOUTS) !== 0
+  }
   /** The layer has an entry for this directory: it was not just made for what is below it. */
   isExplicit(inode: number): boolean {
     return ((this.#flags[inode] ?? 0) & EXPLICIT) !== 0
@@ -223,6 +228,7 @@ export class LayerTree {
     if (number < 0) number = this.#addName(directory, name, slot)
     this.#nameInode[number] = inode
     this.#nlink[inode] = (this.#nlink[inode] ?? 0) + 1
+    if (this.type(inode) === 'whiteout') this.#flags[directory] = (this.#flags[directory] ?? 0) | WHITEOUTS
   }
 
   /** Removes a name, and all below it; nothing happens when it is not there. An inode whose last name goes cannot come back. */

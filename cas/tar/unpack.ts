@@ -122,7 +122,7 @@ interface OpenFile {
 class DirectoryUnpacker {
   readonly #rootFd: number
   readonly #options: UnpackOptions
-  readonly #opaqueXattr: string
+  readonly #overlayPrefix: string
   readonly #parents: Parents
   /** Modes, default ACLs and times are set when all is inside: deepest first. */
   readonly #directories = new Map<string, DirectoryMetadata>()
@@ -138,7 +138,7 @@ class DirectoryUnpacker {
   constructor(dirFd: number, options: UnpackOptions) {
     this.#rootFd = dirFd
     this.#options = options
-    this.#opaqueXattr = `${options.overlayXattrs ?? 'trusted'}.overlay.opaque`
+    this.#overlayPrefix = `${options.overlayXattrs ?? 'trusted'}.overlay.`
     this.#parents = new Parents(
       dirFd,
       (directory, replaced) => this.#implicitDirectory(directory, replaced),
@@ -234,6 +234,8 @@ class DirectoryUnpacker {
     this.#whiteouts++
     try {
       mknodat(parent.fd, pathOf(name), S_IFCHR | 0o600, 0n)
+      // See cas/erofs/xattrs.ts.
+      setXattr(`/proc/self/fd/${parent.fd}/.`, `${this.#overlayPrefix}origin`, Buffer.alloc(0))
     } catch (error) {
       if (!isErrno(error, 'EEXIST')) throw error
       if (lstatAt(parent.fd, name)?.isDirectory() !== true) return
@@ -244,7 +246,7 @@ class DirectoryUnpacker {
 
   #setOpaque(directory: Directory): void {
     if (directory.path === '') this.#opaqueRoot = true
-    setXattr(`/proc/self/fd/${directory.fd}/.`, this.#opaqueXattr, Buffer.from('y'))
+    setXattr(`/proc/self/fd/${directory.fd}/.`, `${this.#overlayPrefix}opaque`, Buffer.from('y'))
   }
 
   #implicitDirectory(directory: Directory, replaced: boolean): void {
