@@ -93,4 +93,5 @@ export {
   type TreeEntry,
   type Walkable,
 } from './tree/tree.ts'
+export { parseJson } from './json.ts'
 export { assertSameLayers, MAX_CONFIG_BYTES, parseConfig, parseIndex, parseManifest } from './parse-oci.ts'

@@ -69,6 +69,16 @@ describe('manifest', () => {
     expect(() => parseConfig(Buffer.alloc(MAX_CONFIG_BYTES + 1, ' '))).toThrow('at most')
   })
 
+  test('nested more deeply than anything is', () => {
+    const deep = (depth: number): Buffer =>
+      Buffer.from(
+        JSON.stringify(config).replace(/^\{/, `{"x":${'['.repeat(depth)}${']'.repeat(depth)},"y":"\\"[",`),
+      )
+    expect(parseConfig(deep(9000))).toEqual(parseConfig(Buffer.from(JSON.stringify(config))))
+    for (const depth of [11_000, 4_000_000])
+      expect(() => parseConfig(deep(depth))).toThrow('the image config: it is not JSON')
+  })
+
   test('a message holds no control characters', () => {
     const { message } = wrong(parseManifest, { ...manifest, mediaType: '\u001b[31m\u202e\u009b' })
     expect(message).not.toMatch(/[\p{Cc}\p{Cf}]/u)

@@ -6,6 +6,7 @@
  * As Go reads them: `null` is an absent field, and a string stands for a list of one where docker's configs have it so.
  */
 import { TbuildError } from '../errors.ts'
+import { parseJson } from './json.ts'
 import {
   MEDIA,
   type BlobDigest,
@@ -106,8 +107,7 @@ function document(code: string, what: string, bytes: Uint8Array, limit: number):
   if (bytes.length > limit) throw invalid('', `has ${bytes.length} bytes, at most ${limit} are read`)
   let value: unknown
   try {
-    // A byte order mark is no JSON; Go refuses it as well.
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes))
+    value = parseJson(bytes)
   } catch {
     throw invalid('', 'is not JSON')
   }

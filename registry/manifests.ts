@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { MEDIA } from '../cas/index.ts'
+import { MEDIA, parseJson } from '../cas/index.ts'
 import type { BlobDigest, Descriptor } from '../cas/index.ts'
 import { RegistryError, isRecord, redactUrl } from './errors.ts'
 import { checkTagOrDigest } from './reference.ts'
@@ -195,7 +195,7 @@ function manifestType(manifest: unknown, answer: Answer): string {
 
 function readJson(bytes: Uint8Array, answer: Answer): unknown {
   try {
-    return JSON.parse(new TextDecoder().decode(bytes))
+    return parseJson(bytes)
   } catch {
     throw new RegistryError(
       'REGISTRY_ERROR',

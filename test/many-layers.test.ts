@@ -66,6 +66,16 @@ test('700 layers are one tree; a writable root stands on them', async () => {
   expect(await names(layers, [...stack, top])).toEqual([...expected, 'new'].toSorted())
 }, 120_000)
 
+test('as many that are the same few, again and again', async () => {
+  const { layers } = shop.store
+  const [one, two] = [await addLayer(layers, 1), await addLayer(layers, 2)]
+  await Promise.all([one.stored, two.stored])
+  const stack = Array.from({ length: 601 }, (_, i) => (i % 2 === 0 ? one : two))
+  expect(await names(layers, stack)).toEqual(['common', 'own-1', 'own-2'])
+  await using root = await layers.mount(stack)
+  expect(readFileSync(`/proc/self/fd/${root.fd}/d/common`, 'utf8')).toBe('layer 1')
+})
+
 /** Of a layer's image: what each holder's mount is, by its device number. Holders that are this process. */
 function holders(path: string, diffId: string): number[] {
   const db = new DatabaseSync(join(path, 'index.db'), { readOnly: true })

@@ -26,17 +26,18 @@ const MAX_RATIO = 1000
 const CHUNK = 2 * 1024 * 1024
 const BATCH = 1024 * 1024
 /** The longest of the magic numbers. */
-const HEAD = 6
+const HEAD = 10
 const USUAL: readonly Codec[] = ['none', 'gzip', 'zstd']
 
-/** What the first six bytes say (fewer, if there are no more). */
+/** What the first ten bytes say (fewer, if there are no more). */
 export function detectCodec(head: Uint8Array): Codec {
   const hex = Buffer.from(head.buffer, head.byteOffset, Math.min(head.length, HEAD)).toString('hex')
   if (hex.startsWith('1f8b08')) return 'gzip'
   // The second: a stream that begins with a skippable frame, as pzstd writes it.
   if (hex.startsWith('28b52ffd') || /^5.2a4d18/.test(hex)) return 'zstd'
   if (hex.startsWith('fd377a585a00')) return 'xz'
-  if (hex.startsWith('425a68')) return 'bzip2'
+  // With the size of its blocks and how the first one begins, or its end: a tar's first name may begin with BZh.
+  if (/^425a683[1-9](?:314159265359|177245385090)/.test(hex)) return 'bzip2'
   return 'none'
 }
 

@@ -1,3 +1,4 @@
+import { parseJson } from '../../cas/index.ts'
 import { invalid } from './spool.ts'
 
 /** An image of docker's archive; names of files in it. */
@@ -12,7 +13,7 @@ export interface DockerEntry {
 export function parseDockerManifest(bytes: Uint8Array): readonly DockerEntry[] {
   let value: unknown
   try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes))
+    value = parseJson(bytes)
   } catch {
     throw invalid('manifest.json is not JSON')
   }

@@ -141,7 +141,8 @@ export function createLayerStore(
         continue
       }
       out.push({
-        id: `merged ${from}`,
+        // Equal blocks are one directory.
+        id: `merged ${diffIds.join()}`,
         fd: fdOf(await merging.merged(diffIds, use), own),
         opaqueRoot: block.some(({ opaqueRoot }) => opaqueRoot),
         hasRoot: block.some(({ hasRoot }) => hasRoot),

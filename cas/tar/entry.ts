@@ -85,5 +85,10 @@ export function tarError(code: string, message: string, where: { name?: string; 
 /** A name (one character a byte) as it may be shown: UTF-8 where it is, quoted, cut at 200 characters. */
 export function quoteName(name: string): string {
   const text = Buffer.from(name, 'latin1').toString()
-  return JSON.stringify(text.length > 200 ? `${text.slice(0, 200)}...` : text)
+  const cut = text.length > 200 ? `${text.slice(0, 200)}...` : text
+  // What would change the order in which a terminal shows a line, or break it.
+  return JSON.stringify(cut).replaceAll(
+    /[\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16)}`,
+  )
 }
