@@ -151,7 +151,7 @@ const changes: readonly Change[] = [
 ]
 
 const expectedNote = (note: string | undefined): string | undefined =>
-  note === undefined ? undefined : `changed since the last build: ${note}`
+  note === undefined ? undefined : `changed since it was last copied: ${note}`
 
 test('each change gives the image that it gives without a cache; a RUN sees it', async () => {
   const context = contextOf('FROM base\nCOPY tree /tree\n')
@@ -193,7 +193,7 @@ test.each([
   const tree = join(context, 'tree')
   for (const file of ['d3/f3', 'd39/f41']) {
     writeFileSync(join(tree, file), randomBytes(10_000))
-    expect(await builtAs(context)).toBe(`changed since the last build: tree/${file}`)
+    expect(await builtAs(context)).toBe(`changed since it was last copied: tree/${file}`)
   }
   // What may be hidden or left out, and times of directories, of which one is named itself.
   writeFileSync(join(tree, 'd1/f1'), 'hidden?')

@@ -53,7 +53,7 @@ function changedSince(changed: readonly Found[]): string | undefined {
   const files = [...new Set(paths)]
   if (files.length === 0) return undefined
   const more = files.length > MOST_NAMED ? ` and ${files.length - MOST_NAMED} more` : ''
-  return `changed since the last build: ${files.slice(0, MOST_NAMED).join(', ')}${more}`
+  return `changed since it was last copied: ${files.slice(0, MOST_NAMED).join(', ')}${more}`
 }
 
 /** Where there is much, of a context that is built from again. */

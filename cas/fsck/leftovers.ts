@@ -3,6 +3,7 @@ import { existsSync, lstatSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { isErrno } from '../../linux/index.ts'
 import { RECORD_BYTES } from '../contents/sidecar.ts'
+import { isUnlocked } from '../gc/free.ts'
 import { segmentPath, sidecarPath } from '../store/paths.ts'
 import { VALID } from './rows.ts'
 import type { Leftover, Pass } from './types.ts'
@@ -49,6 +50,8 @@ export async function findLeftovers(pass: Pass): Promise<Leftover[]> {
     `SELECT id, length, records FROM segments WHERE ${VALID.segments.rule} ORDER BY id`,
   )) {
     const id = Number(row['id'])
+    // Else somebody is at work on it.
+    if (!isUnlocked(paths, id)) continue
     const beyond = (path: string, length: number): void => {
       const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0
       if (size > length) add(path, size - length)

@@ -157,7 +157,8 @@ export function lockSegment(paths: StorePaths, id: number, flags = 0): number | 
   return undefined
 }
 
-function isUnlocked(paths: StorePaths, id: number): boolean {
+/** Nobody adds to the segment now. */
+export function isUnlocked(paths: StorePaths, id: number): boolean {
   const fd = lockSegment(paths, id)
   if (fd !== undefined) closeSync(fd)
   return fd !== undefined || !existsSync(segmentPath(paths, id))
