@@ -22,8 +22,8 @@ export function createMountRegister({ db }: StoreContext): MountRegister {
           db.run('DELETE FROM mounts WHERE image = ? AND pid = ? AND fd = ?', key, process.pid, fd)
       })
     } catch (error) {
-      // A full disk. Whoever reads such a row finds that it is stale.
-      if (!(error instanceof TbuildError)) throw error
+      // A full disk, or a damaged index. Whoever reads such a row finds that it is stale.
+      if (!(error instanceof TbuildError) && !isErrno(error, 'ERR_SQLITE_ERROR')) throw error
     }
   })
 

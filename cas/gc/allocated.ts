@@ -17,7 +17,8 @@ export function allocatedBytes(path: string): number {
 /** What the store takes when this process has closed it, in bytes: SQLite's log is in the index by then, and what the process works with is gone. */
 export function storeBytes({ db, paths, scope }: StoreContext): number {
   try {
-    db.get('PRAGMA wal_checkpoint(TRUNCATE)')
+    // Waits for nobody.
+    db.get('PRAGMA wal_checkpoint(PASSIVE)')
   } catch (error) {
     // A full disk.
     if (!isErrno(error, 'ERR_SQLITE_ERROR')) throw error

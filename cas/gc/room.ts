@@ -45,13 +45,14 @@ export function makeRoom({ contexts }: StorePaths): number {
 export function keepReserve({ contexts }: StorePaths, { wasGiven = false } = {}): void {
   const path = join(contexts, RESERVE)
   if (existsSync(path)) return
-  const { bavail, bsize } = statfsSync(contexts)
-  if (bavail * bsize < RESERVE_BYTES * (wasGiven ? 1 : LEAST_FREE)) return
   try {
+    const { bavail, bsize } = statfsSync(contexts)
+    if (bavail * bsize < RESERVE_BYTES * (wasGiven ? 1 : LEAST_FREE)) return
     writeFileSync(path, Buffer.alloc(RESERVE_BYTES), { mode: 0o600 })
   } catch (error) {
-    if (!isFull(error)) throw error
+    // ENOENT: nor is the store there any more.
+    if (!isFull(error) && !isErrno(error, 'ENOENT', 'EROFS', 'EACCES', 'EPERM')) throw error
     // Part of it would be taken for all.
-    rmSync(path, { force: true })
+    if (isFull(error)) rmSync(path, { force: true })
   }
 }
