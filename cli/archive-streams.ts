@@ -1,5 +1,5 @@
 /** Archives as arguments: a file, or `-` and nothing for standard input and output. */
-import { createReadStream, createWriteStream, renameSync, rmSync } from 'node:fs'
+import { createReadStream, createWriteStream, realpathSync, renameSync, rmSync, statSync } from 'node:fs'
 import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { UsageError } from './arguments/usage-error.ts'
@@ -21,17 +21,23 @@ export function openInput(file: string | undefined): Input {
   return { stream, [Symbol.asyncDispose]: async () => void stream.destroy() }
 }
 
-/** Writes an archive to standard output, or to a file under another name that is renamed when it is whole and durable. */
+/**
+ * Writes an archive to standard output, or to a file under another name that is renamed when it is whole and durable. Into a device or a pipe it is written; a
+ * symbolic link stays one.
+ */
 export async function writeArchive(
   file: string | undefined,
   source: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
 ): Promise<void> {
   if (file === undefined) return pipeline(source, process.stdout, { signal, end: false })
-  const partial = `${file}.partial-${process.pid}`
+  const there = statSync(file, { throwIfNoEntry: false })
+  if (there !== undefined && !there.isFile()) return pipeline(source, createWriteStream(file), { signal })
+  const target = there === undefined ? file : realpathSync(file)
+  const partial = `${target}.partial-${process.pid}`
   try {
     await pipeline(source, createWriteStream(partial, { flags: 'wx', flush: true }), { signal })
-    renameSync(partial, file)
+    renameSync(partial, target)
   } catch (error) {
     rmSync(partial, { force: true })
     throw error

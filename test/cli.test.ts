@@ -4,10 +4,12 @@ import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import {
   chmodSync,
   copyFileSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
@@ -351,6 +353,27 @@ describe('with an image', () => {
       stdout: 'Untagged: host.example/team/base:1\n',
     })
     expect((await tbuild(['images', '-q', 'base'])).stdout).toBe(`${id}\n`)
+  })
+
+  test('devices stay devices, symbolic links lead where they led', async () => {
+    const cwd = join(scratch, 'devices')
+    mkdirSync(join(cwd, 'nothing'), { recursive: true })
+    execFileSync('mknod', ['-m', '666', join(cwd, 'null'), 'c', '1', '3'])
+    symlinkSync('archive.tar', join(cwd, 'link'))
+    writeFileSync(join(cwd, 'archive.tar'), 'old')
+    writeFileSync(join(cwd, 'nothing/Dockerfile'), 'FROM base\n')
+    for (const args of [
+      ['save', '-o', 'null', 'base'],
+      ['save', '-o', 'link', 'base'],
+      ['-t', 'same', '--iidfile', 'null', '--metadata-file', 'null', 'nothing'],
+      ['-o', 'type=tar,dest=null', 'nothing'],
+    ]) {
+      const { code, stderr } = await tbuild(args, { cwd })
+      expect([code, stderr]).toEqual([0, expect.any(String)])
+    }
+    expect(lstatSync(join(cwd, 'null')).isCharacterDevice()).toBe(true)
+    expect(lstatSync(join(cwd, 'link')).isSymbolicLink()).toBe(true)
+    expect(statSync(join(cwd, 'archive.tar')).size).toBeGreaterThan(10_000)
   })
 
   test('save and load through a pipe', async () => {

@@ -1,4 +1,4 @@
-import { rmSync, writeFileSync } from 'node:fs'
+import { lstatSync, rmSync, writeFileSync } from 'node:fs'
 import {
   build as buildImage,
   contextSpellings,
@@ -51,7 +51,7 @@ SOURCE_DATE_EPOCH, from the environment or as a build argument, fixes the image'
     const request = requestOf(options, context)
     const after = afterwardsOf(options, request)
     const { iidfile, quiet, 'metadata-file': metadataFile } = options
-    for (const file of [iidfile, metadataFile]) if (file !== undefined) rmSync(file, { force: true })
+    for (const file of [iidfile, metadataFile]) if (file !== undefined) removeFormer(file)
     const progress = await createProgress(quiet ? 'quiet' : progressMode(options.progress), process.stderr)
     const begun = performance.now()
     const result = await interruptible(async (signal) => {
@@ -110,6 +110,11 @@ interface Afterwards {
   readonly insecure: boolean
   readonly quiet: boolean
   readonly isNothing: boolean
+}
+
+/** What an earlier build has written: it is not to be taken for this one's. A device stays. */
+function removeFormer(file: string): void {
+  if (lstatSync(file, { throwIfNoEntry: false })?.isFile() === true) rmSync(file, { force: true })
 }
 
 function afterwardsOf(options: Values<typeof BUILD_OPTIONS>, { tags }: BuildRequest): Afterwards {
