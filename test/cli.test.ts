@@ -7,6 +7,7 @@ import {
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
@@ -373,6 +374,12 @@ describe('with an image', () => {
     }
     expect(lstatSync(join(cwd, 'null')).isCharacterDevice()).toBe(true)
     expect(lstatSync(join(cwd, 'link')).isSymbolicLink()).toBe(true)
+    // Nothing of an earlier build is left when one fails.
+    writeFileSync(join(cwd, 'nothing/Dockerfile'), 'FROM nowhere.invalid/x\n')
+    symlinkSync('id', join(cwd, 'id-link'))
+    writeFileSync(join(cwd, 'id'), 'old')
+    expect((await tbuild(['--iidfile', 'id-link', 'nothing'], { cwd })).code).toBe(1)
+    expect(readdirSync(cwd)).not.toContain('id')
     expect(statSync(join(cwd, 'archive.tar')).size).toBeGreaterThan(10_000)
   })
 

@@ -2,7 +2,7 @@
  * A full disk: the index needs some room to open, and to take things out of it. What is remembered of build contexts is only a cache, and a reserve is kept
  * among it, so that there is always something to give.
  */
-import { existsSync, readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, rmSync, statfsSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { isErrno } from '../../linux/index.ts'
 import type { StorePaths } from '../store/paths.ts'
@@ -44,7 +44,8 @@ export function makeRoom({ contexts }: StorePaths): number {
  */
 export function keepReserve({ contexts }: StorePaths, { wasGiven = false } = {}): void {
   const path = join(contexts, RESERVE)
-  if (existsSync(path)) return
+  // Smaller: whoever wrote it was killed.
+  if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) >= RESERVE_BYTES) return
   try {
     const { bavail, bsize } = statfsSync(contexts)
     if (bavail * bsize < RESERVE_BYTES * (wasGiven ? 1 : LEAST_FREE)) return

@@ -1,4 +1,4 @@
-import { lstatSync, rmSync, writeFileSync } from 'node:fs'
+import { realpathSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import {
   build as buildImage,
   contextSpellings,
@@ -112,9 +112,10 @@ interface Afterwards {
   readonly isNothing: boolean
 }
 
-/** What an earlier build has written: it is not to be taken for this one's. A device stays. */
+/** What an earlier build has written: it is not to be taken for this one's. A device stays, and so does a link. */
 function removeFormer(file: string): void {
-  if (lstatSync(file, { throwIfNoEntry: false })?.isFile() === true) rmSync(file, { force: true })
+  if (statSync(file, { throwIfNoEntry: false })?.isFile() === true)
+    rmSync(realpathSync(file), { force: true })
 }
 
 function afterwardsOf(options: Values<typeof BUILD_OPTIONS>, { tags }: BuildRequest): Afterwards {
