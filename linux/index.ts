@@ -30,15 +30,17 @@ export {
   unlinkat,
   type OpenHow,
 } from './files.ts'
-export { Stat, statAt, statOf, type FileType } from './stat.ts'
-export { punchHole } from './allocate.ts'
+export { birthTime, Stat, statAt, statOf, type FileType } from './stat.ts'
+export { copyRange, punchHole } from './allocate.ts'
 export { getXattr, listXattrs, removeXattr, setXattr } from './xattr.ts'
 export { flock, flockWait, type LockKind } from './lock.ts'
 export {
   detachedMountsCanBeCloned,
   fileSystemUuid,
+  mountDirectory,
   mountErofs,
   mountOverlay,
+  mountRefusal,
   mountTmpfs,
   moveMount,
   openLayersDirectory,

@@ -18,6 +18,7 @@ export const MOUNT_ATTR_RDONLY = 0x1
 export const MOUNT_ATTR_NOSUID = 0x2
 export const MOUNT_ATTR_NODEV = 0x4
 export const MOUNT_ATTR_NOEXEC = 0x8
+const MS_PRIVATE = 0x40000
 const OPEN_TREE_CLONE = 1
 const OPEN_TREE_CLOEXEC = 0o2000000
 const AT_EMPTY_PATH = 0x1000
@@ -243,6 +244,29 @@ export function openLayersDirectory(path: Path): number {
   return openTree(AT_FDCWD, path)
 }
 
+/** A detached mount of a directory and what is below it, by its descriptor. Private: what is mounted in it shows nowhere else. */
+export function mountDirectory(directory: number, attributes = 0): number {
+  const mount = openTree(directory, '', { clone: true })
+  try {
+    setMountAttributes(mount, attributes, MS_PRIVATE)
+    return mount
+  } catch (error) {
+    closeSync(mount)
+    throw error
+  }
+}
+
+/** Why this process may mount nothing (EPERM: it lacks CAP_SYS_ADMIN); `undefined` when it may. */
+export function mountRefusal(): SysError | undefined {
+  try {
+    closeSync(fsopen('tmpfs'))
+    return undefined
+  } catch (error) {
+    if (error instanceof SysError && (error.code === 'EPERM' || error.code === 'ENOSYS')) return error
+    throw error
+  }
+}
+
 let cloneable: boolean | undefined
 
 /** Came with 6.15, as did detached layers. `mount` is a detached one to try it with. */
@@ -262,9 +286,9 @@ const callMountSetattr = declareSyscall(442, [
   'size_t',
 ])
 
-/** Add `MOUNT_ATTR_*` bits to a (detached) mount: mount_setattr(2), kernel 5.12 and later. */
-export function setMountAttributes(mount: number, attributes: number): void {
-  const struct = new BigUint64Array([BigInt(attributes), 0n, 0n, 0n])
+/** Add `MOUNT_ATTR_*` bits to a (detached) mount, and say how it propagates: mount_setattr(2), kernel 5.12 and later. */
+export function setMountAttributes(mount: number, attributes: number, propagation = 0): void {
+  const struct = new BigUint64Array([BigInt(attributes), 0n, BigInt(propagation), 0n])
   check(callMountSetattr(mount, cstring(''), AT_EMPTY_PATH, struct, 32), 'mount_setattr')
 }
 

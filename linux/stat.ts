@@ -23,6 +23,7 @@ const ENOTDIR = 20
 const AT_SYMLINK_NOFOLLOW = 0x100
 const AT_EMPTY_PATH = 0x1000
 const STATX_BASIC_STATS = 0x7ff
+const STATX_BTIME = 0x800
 const BILLION = 1_000_000_000n
 const TWO_32 = 2 ** 32
 
@@ -33,6 +34,7 @@ const words = new Uint32Array(answer.buffer, answer.byteOffset, answer.length / 
 const INO = 8
 const SIZE = 10
 const BLOCKS = 12
+const BTIME = 20
 const CTIME = 24
 const MTIME = 28
 const RDEV = 32
@@ -116,4 +118,14 @@ export function statAt(dirfd: number, name: Path): Stat | undefined {
 export function statOf(fd: number): Stat {
   if (callStatx(fd, '', AT_EMPTY_PATH, STATX_BASIC_STATS, answer) === 0) return new Stat()
   throw new SysError('statx', errno(), `descriptor ${fd}`)
+}
+
+/** When the inode was made, since 1970; `undefined` where the file system does not know. */
+export function birthTime(
+  dirfd: number,
+  name: Path,
+): { readonly seconds: number; readonly nanoseconds: number } | undefined {
+  const result = callStatx(dirfd, cstring(name), AT_SYMLINK_NOFOLLOW, STATX_BTIME, answer)
+  if (result !== 0) throw new SysError('statx', errno(), String(name))
+  return (word(0) & STATX_BTIME) === 0 ? undefined : { seconds: long(BTIME), nanoseconds: word(BTIME + 2) }
 }

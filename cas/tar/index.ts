@@ -8,6 +8,7 @@ export { TAR_LIMITS, type SparseRegion, type TarEntry, type TarEntryType, type T
 export { TarReader, type TarHandler } from './reader.ts'
 export { readTar, type ReadTarOptions } from './iterate.ts'
 export { encodeHeader, END, padding, TarWriter, type TarOutputEntry } from './writer.ts'
+export { copyTree, type TreeCopy } from './copy-tree.ts'
 export { createUnpacker, type Unpacker, type UnpackOptions, type UnpackResult } from './unpack.ts'
 export {
   packDirectory,

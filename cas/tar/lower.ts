@@ -10,6 +10,7 @@ import {
   type Stat,
 } from '../../linux/index.ts'
 import { readAttributes, sameAttributes } from './attributes.ts'
+import type { TreeCopy } from './copy-tree.ts'
 import { inDirectory, pathOf } from './names.ts'
 import { isWhiteoutDevice, lstatAt, openFile } from './tree.ts'
 
@@ -18,6 +19,8 @@ const { O_DIRECTORY, O_NOFOLLOW } = constants
 /** The merged lower layers: a descriptor of their root (a read-only mount, or the directory of a single layer). */
 export interface LowerLookup {
   readonly rootFd: number
+  /** What is packed is no upper but began as this copy of the lower: what is not in it was deleted. */
+  readonly copy?: TreeCopy | undefined
 }
 
 /** A directory of the lower layers by its real path, to be closed; `undefined` when there is none. */

@@ -13,6 +13,7 @@ import {
   WHITEOUT_PREFIX,
   type TarEntryType,
 } from './entry.ts'
+import { isSameDirectory, isUntouched, type TreeCopy } from './copy-tree.ts'
 import { isUnchanged, lstatLower, openLower, sameMetadata, type LowerLookup } from './lower.ts'
 import { inDirectory, pathOf } from './names.ts'
 import { isWhiteoutDevice, listDirectory, lstatAt, openDirectory, openFile } from './tree.ts'
@@ -83,6 +84,9 @@ export interface PackResult {
  * `upperFd` may be O_PATH; paths need not fit a system call. Nobody may write below it meanwhile.
  * Errors: `TAR_RESERVED_NAME` (a file called `.wh.*`), `TAR_NAME_TOO_LONG` (a path over 4095 bytes, which no tool could unpack), `TAR_OVERLAY`
  * (redirect or metacopy attributes: the upper was not written with `redirect_dir=nofollow,metacopy=off`), `TAR_FILE_CHANGED`.
+ *
+ * Or the difference between the lower and what was a copy of it (`LowerLookup.copy`), in the same form. Of files that nobody has touched only the inode is looked
+ * at. A directory in the place of another is opaque, as overlayfs would have it; hard links are joined where overlayfs would have broken them.
  */
 export function packUpper(upperFd: number, options: PackOptions): Promise<PackResult> {
   return new Packer(upperFd, options, true, true).run()
@@ -113,6 +117,8 @@ class Packer {
   readonly #rootFd: number
   readonly #options: PackOptions
   readonly #overlay: boolean
+  /** All of a tree, not an upper. */
+  readonly #copy: TreeCopy | undefined
   readonly #refuseReserved: boolean
   readonly #overlayPrefix: string
   readonly #writer: LayerSink
@@ -127,7 +133,8 @@ class Packer {
   constructor(rootFd: number, options: PackOptions, overlay: boolean, refuseReserved: boolean) {
     this.#rootFd = rootFd
     this.#options = options
-    this.#overlay = overlay
+    this.#copy = options.lower?.copy
+    this.#overlay = overlay && this.#copy === undefined
     this.#refuseReserved = refuseReserved
     this.#overlayPrefix = `${options.overlayXattrs ?? 'trusted'}.overlay.`
     this.#writer = typeof options.sink === 'function' ? new TarWriter(options.sink, PART) : options.sink
@@ -172,12 +179,18 @@ class Packer {
     const fd = this.#fdOf(frame)
     const path = frame.path === '' ? name : `${frame.path}/${name}`
     const stats = lstatAt(fd, name)
+    if (this.#copy !== undefined && (stats === undefined || isWhiteoutDevice(stats))) {
+      const lower = lstatLower(this.#lowerFdOf(frame), name)
+      if (lower !== undefined && lower.type !== 'socket') this.#emitWhiteout(frame, name)
+      return
+    }
     if (stats === undefined)
       throw tarError('TAR_FILE_CHANGED', 'it vanished while the tree was read', { name: path })
     if (this.#overlay && isWhiteoutDevice(stats)) {
       this.#emitWhiteout(frame, name)
       return
     }
+    if (this.#isUntouched(frame, name, stats)) return
     if (stats.type === 'socket') {
       this.#count.skippedSockets++
       return
@@ -197,6 +210,12 @@ class Packer {
     } finally {
       if (file !== undefined) closeSync(file)
     }
+  }
+
+  #isUntouched(frame: Frame, name: string, stats: Stat): boolean {
+    if (this.#copy === undefined || stats.isDirectory()) return false
+    const lower = lstatLower(this.#lowerFdOf(frame), name)
+    return lower !== undefined && isUntouched(this.#copy, stats, lower)
   }
 
   #check(path: string, name: string, overlay: readonly string[]): void {
@@ -231,11 +250,10 @@ class Packer {
     const lowerParent = this.#lowerFdOf(frame)
     const lowerStats = lstatLower(lowerParent, name)
     const hasLower = lowerParent !== undefined && lowerStats?.isDirectory() === true
-    // 'x' says only that whiteouts in it may be in attribute form.
     const marked =
-      this.#overlay &&
-      overlay.includes('opaque') &&
-      getXattr(inDirectory(fd, name), `${this.#overlayPrefix}opaque`)?.toString('latin1') === 'y'
+      this.#copy === undefined
+        ? this.#isMarked(fd, name, overlay)
+        : hasLower && !isSameDirectory(this.#copy, fd, name, stats, lowerStats)
     const opaque = marked && (hasLower || this.#options.lower === undefined)
     const same =
       hasLower &&
@@ -250,6 +268,15 @@ class Packer {
     if (!opaque) return
     this.#count.opaque++
     this.#emit(marker(`${path}/${WHITEOUT_OPAQUE}`))
+  }
+
+  #isMarked(fd: number, name: string, overlay: readonly string[]): boolean {
+    // 'x' says only that whiteouts in it may be in attribute form.
+    return (
+      this.#overlay &&
+      overlay.includes('opaque') &&
+      getXattr(inDirectory(fd, name), `${this.#overlayPrefix}opaque`)?.toString('latin1') === 'y'
+    )
   }
 
   async #leaf(
@@ -355,7 +382,7 @@ class Packer {
   }
 
   #push(path: string, fd: number, lowerFd: number | undefined, pending?: TarOutputEntry): void {
-    const names = listDirectory(fd)
+    const names = this.#copy === undefined ? listDirectory(fd) : namesOfBoth(fd, lowerFd)
     this.#stack.push({ path, fd, lowerFd, hasLower: lowerFd !== undefined, names, next: 0, pending })
     const far = this.#stack.at(-1 - OPEN_DIRECTORIES)
     if (far !== undefined) closeFrame(far)
@@ -398,6 +425,16 @@ function closeFrame(frame: Frame): void {
   if (frame.lowerFd !== undefined) closeSync(frame.lowerFd)
   frame.fd = undefined
   frame.lowerFd = undefined
+}
+
+/** In the order of their bytes. */
+function namesOfBoth(fd: number, lowerFd: number | undefined): string[] {
+  const names = new Set(listDirectory(fd))
+  const most = names.size
+  for (const name of lowerFd === undefined ? [] : listDirectory(lowerFd)) names.add(name)
+  // As `listDirectory` sorts.
+  // oxlint-disable-next-line unicorn/require-array-sort-compare
+  return names.size === most ? [...names] : [...names].toSorted()
 }
 
 /** Whiteouts and opaque marks: empty files of nobody's and no time, so that equal deletions are equal bytes. */
