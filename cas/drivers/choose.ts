@@ -1,6 +1,6 @@
 /**
  * Which driver a store gets on this machine, and why: `erofs` where EROFS images mount from files of its file system, else `objects` where overlays take
- * data from elsewhere, else `copy`; of these, one for the kind of contents that the store has.
+ * data from elsewhere, else `copy`, which does without overlays where there are none; of these, one for the kind of contents that the store has.
  */
 import {
   closeSync,
@@ -14,10 +14,19 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { TbuildError } from '../../errors.ts'
-import { isErrno, mountErofs, mountOverlay, setXattr, SysError } from '../../linux/index.ts'
+import {
+  isErrno,
+  mountErofs,
+  mountOverlay,
+  mountRefusal,
+  setXattr,
+  SysError,
+  unlinkat,
+} from '../../linux/index.ts'
 import { contentKind, otherKind, type ContentKind } from '../contents/kind.ts'
 import { writeErofs } from '../erofs/image.ts'
 import { LayerTree } from '../layer/tree.ts'
+import type { DiffId } from '../oci.ts'
 import type { StoreContext } from '../store/context.ts'
 import type { DriverChoice } from '../store/layers.ts'
 import { streamLayer } from '../store/layer-tar.ts'
@@ -41,34 +50,48 @@ export function chooseDriver(context: StoreContext, wanted?: DriverName): Driver
     if (kind !== undefined && KINDS[wanted] !== kind) throw otherKind(kind)
     const refusal = probe(context, wanted)
     if (refusal !== undefined) throw unusable(`The driver ${wanted} cannot be used here: ${refusal}.`)
-    return { driver: create(context, wanted), reason: 'it was asked for' }
+    return choice(context, wanted, 'it was asked for')
   }
   if (kind === 'objects') {
     const refusal = probe(context, 'objects')
-    if (refusal === undefined)
-      return { driver: create(context, 'objects'), reason: 'the store keeps each content in a file' }
+    if (refusal === undefined) return choice(context, 'objects', 'the store keeps each content in a file')
     throw unusable(`This store keeps each content in a file, and ${refusal}.`)
   }
   const noErofs = probe(context, 'erofs')
-  if (noErofs === undefined)
-    return { driver: create(context, 'erofs'), reason: 'EROFS images mount from files here' }
+  if (noErofs === undefined) return choice(context, 'erofs', 'EROFS images mount from files here')
   if (kind === 'segments')
-    return { driver: create(context, 'copy'), reason: `the store keeps contents in segments, and ${noErofs}` }
+    return choice(context, 'copy', `the store keeps contents in segments, and ${noErofs}`)
   const noObjects = probe(context, 'objects')
-  if (noObjects === undefined) return { driver: create(context, 'objects'), reason: noErofs }
-  return { driver: create(context, 'copy'), reason: `${noErofs}, and ${noObjects}` }
+  if (noObjects === undefined) return choice(context, 'objects', noErofs)
+  return choice(context, 'copy', [...new Set([noErofs, noObjects])].join(', and '))
 }
 
-function create(context: StoreContext, name: DriverName): Driver {
-  if (name === 'copy') return createCopyDriver(context, (diffId) => streamLayer(context, diffId))
-  if (name === 'objects') return createObjectsDriver(context)
-  const driver: Driver = createErofsDriver(context, (diffId) => rebuildImage(context, driver, diffId))
-  return driver
+function choice(context: StoreContext, name: DriverName, reason: string): DriverChoice {
+  if (name === 'objects') return { driver: createObjectsDriver(context), reason }
+  if (name === 'erofs') {
+    const driver: Driver = createErofsDriver(context, (diffId) => rebuildImage(context, driver, diffId))
+    return { driver, reason }
+  }
+  const refusal = probe(context, 'overlay')
+  const tar = (diffId: DiffId): AsyncIterable<Buffer> => streamLayer(context, diffId)
+  const driver = createCopyDriver(context, tar, refusal === undefined)
+  if (refusal === undefined) return { driver, reason }
+  const why = reason.includes(refusal) ? reason : `${reason}, and ${refusal}`
+  return { driver, reason: `${why}: whole directories are copied` }
+}
+
+const TRIED = {
+  erofs: 'mounts no EROFS image from a file of this file system',
+  objects: 'mounts no overlay whose files have their data elsewhere',
+  overlay: 'mounts no overlay with an upper directory on this file system',
 }
 
 /** By mounting something small; the answer holds until the next boot. Why not, or `undefined` when it works. */
-function probe(context: StoreContext, name: DriverName): string | undefined {
+function probe(context: StoreContext, name: keyof typeof TRIED | 'copy'): string | undefined {
   if (name === 'copy') return undefined
+  // Of this process only: the next one may be allowed more, or less.
+  const refused = mountRefusal()
+  if (refused !== undefined) return `this process may mount nothing (${refused.message})`
   const { db } = context
   const known = String(db.get('SELECT value FROM meta WHERE key = ?', name)?.['value'] ?? '')
   if (known.startsWith(bootId())) return known.slice(bootId().length + 1) || undefined
@@ -76,14 +99,11 @@ function probe(context: StoreContext, name: DriverName): string | undefined {
   let refusal: string | undefined
   try {
     if (name === 'erofs') tryErofs(path)
-    else tryObjects(context, path)
+    else if (name === 'objects') tryObjects(context, path)
+    else tryOverlay(context, path)
   } catch (error) {
     if (!(error instanceof SysError) || isPassing(error)) throw error
-    const what =
-      name === 'erofs'
-        ? 'mounts no EROFS image from a file of this file system'
-        : 'mounts no overlay whose files have their data elsewhere'
-    refusal = `the kernel ${what} (${error.message})`
+    refusal = `the kernel ${TRIED[name]} (${error.message})`
   } finally {
     rmSync(path, { recursive: true })
   }
@@ -115,27 +135,57 @@ function tryErofs(directory: string): void {
 
 /** A file whose data is elsewhere, not in the bottommost layer, and an upper that it could be copied up to. */
 function tryObjects(context: StoreContext, directory: string): void {
-  const opened = new Map<string, number>()
+  using opened = openAll(context, directory, ['data', 'lower', 'bottom', 'upper', 'work'])
+  const { fd } = opened
+  const [text, file] = ['probe', join(directory, 'lower/file')]
+  writeFileSync(join(directory, 'data/object'), text)
+  writeFileSync(file, '')
+  truncateSync(file, text.length)
+  setXattr(file, 'trusted.overlay.metacopy', Buffer.alloc(0))
+  setXattr(file, 'trusted.overlay.redirect', Buffer.from('/object'))
+  const upper = { upper: fd('upper'), work: fd('work') }
+  const mount = mountOverlay({ lowers: [fd('lower'), fd('bottom')], data: fd('data'), upper })
   try {
-    for (const name of ['data', 'lower', 'bottom', 'upper', 'work']) {
-      mkdirSync(join(directory, name))
-      opened.set(name, context.openDirectory(join(directory, name)))
-    }
-    const [text, file] = ['probe', join(directory, 'lower/file')]
-    writeFileSync(join(directory, 'data/object'), text)
-    writeFileSync(file, '')
-    truncateSync(file, text.length)
-    setXattr(file, 'trusted.overlay.metacopy', Buffer.alloc(0))
-    setXattr(file, 'trusted.overlay.redirect', Buffer.from('/object'))
-    const fd = (name: string): number => opened.get(name) ?? -1
-    const upper = { upper: fd('upper'), work: fd('work') }
-    const mount = mountOverlay({ lowers: [fd('lower'), fd('bottom')], data: fd('data'), upper })
-    opened.set('mount', mount)
     const found = readFileSync(`/proc/self/fd/${mount}/file`, 'utf8')
     if (found !== text) throw new SysError('read', ENODATA, 'the data was not found')
   } finally {
+    closeSync(mount)
+  }
+}
+
+/** An upper that can be written to: a mount that it is no good for is read-only. */
+function tryOverlay(context: StoreContext, directory: string): void {
+  using opened = openAll(context, directory, ['lower', 'upper', 'work'])
+  const { fd } = opened
+  writeFileSync(join(directory, 'lower/file'), '')
+  const mount = mountOverlay({ lowers: [fd('lower')], upper: { upper: fd('upper'), work: fd('work') } })
+  try {
+    unlinkat(mount, 'file')
+  } finally {
+    closeSync(mount)
+  }
+}
+
+/** Directories that it makes. */
+function openAll(
+  context: StoreContext,
+  directory: string,
+  names: readonly string[],
+): Disposable & { readonly fd: (name: string) => number } {
+  const opened = new Map<string, number>()
+  const close = (): void => {
     for (const fd of opened.values()) closeSync(fd)
   }
+  try {
+    for (const name of names) {
+      mkdirSync(join(directory, name))
+      opened.set(name, context.openDirectory(join(directory, name)))
+    }
+  } catch (error) {
+    close()
+    throw error
+  }
+  return { fd: (name) => opened.get(name) ?? -1, [Symbol.dispose]: close }
 }
 
 const ENODATA = 61

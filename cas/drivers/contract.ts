@@ -46,13 +46,16 @@ import {
   type Described,
 } from '../tar/testing.ts'
 
-/** @param open a store at this path, with the driver that is under test */
-export function testDriver(name: string, open: (path: string) => Promise<Store>): void {
+/**
+ * @param open a store at this path, with the driver that is under test
+ * @param parent directory where the stores are
+ */
+export function testDriver(name: string, open: (path: string) => Promise<Store>, parent = tmpdir()): void {
   let base: string
   let path: string
   let store: Store
   beforeEach(async () => {
-    base = mkdtempSync(join(tmpdir(), 'tbuild-driver-'))
+    base = mkdtempSync(join(parent, 'tbuild-driver-'))
     path = join(base, 'store')
     store = await open(path)
   })

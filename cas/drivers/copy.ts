@@ -1,6 +1,7 @@
 /**
  * The `copy` driver: contents in segments, and a plain directory for each layer, unpacked from it when something first mounts it. For kernels and file
- * systems that mount no EROFS image from a file, and whose overlays take no data from elsewhere.
+ * systems that mount no EROFS image from a file, and whose overlays take no data from elsewhere. Where no overlay can be mounted at all, a plain directory for
+ * all layers of a root.
  */
 import { createSegmentWriter } from '../contents/segments.ts'
 import type { DiffId } from '../oci.ts'
@@ -8,11 +9,16 @@ import type { StoreContext } from '../store/context.ts'
 import { createUnpacker, TarReader } from '../tar/index.ts'
 import { createTrees } from './trees.ts'
 import type { Driver } from './types.ts'
+import { createWholeRoots } from './whole-roots.ts'
 
-/** @param tar streams a layer's tar, and verifies it */
+/**
+ * @param tar streams a layer's tar, and verifies it
+ * @param overlays can be mounted here
+ */
 export function createCopyDriver(
   context: StoreContext,
   tar: (diffId: DiffId) => AsyncIterable<Buffer>,
+  overlays: boolean,
 ): Driver {
   const { db, paths } = context
   const trees = createTrees(context, async (diffId, directory) => {
@@ -26,11 +32,16 @@ export function createCopyDriver(
       unpacker.close()
     }
   })
+  const roots = overlays ? undefined : createWholeRoots(context)
   return {
     name: 'copy',
     contentWriter: () => createSegmentWriter(paths, db),
     index: () => Promise.resolve(undefined),
     lower: async (diffId) => ({ fd: await trees.lower(diffId) }),
-    [Symbol.dispose]: () => trees[Symbol.dispose](),
+    ...(roots && { whole: roots.root }),
+    [Symbol.dispose]: () => {
+      trees[Symbol.dispose]()
+      roots?.[Symbol.dispose]()
+    },
   }
 }

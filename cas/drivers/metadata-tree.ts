@@ -1,6 +1,8 @@
 /**
  * A layer as a directory in overlayfs form whose files have no data of their own: empty inodes of the right size, with attributes that name each one's
  * data in a data-only lower (Documentation/filesystems/overlayfs.rst, "Data-only lower layers"). What is one content there is never written again.
+ *
+ * Or all layers as one directory with all data, which needs no overlayfs.
  */
 import {
   chmodSync,
@@ -21,8 +23,8 @@ import { openDirectory } from '../tar/tree.ts'
 
 /** By the tree's numbers of contents. */
 export interface TreeData {
-  /** Path of a content's file in the data-only lower; absolute there. */
-  path(content: number): string
+  /** Path of a content's file in the data-only lower; absolute there. Without it the tree is a whole one: all data is written, and no marks. */
+  path?(content: number): string
   read(content: number, offset: number, into: Buffer): void
 }
 
@@ -100,9 +102,7 @@ class TreeWriter {
       try {
         fchownSync(fd, this.#tree.uid(inode), this.#tree.gid(inode))
         const self = `/proc/self/fd/${fd}/.`
-        if (this.#tree.isOpaque(inode)) setXattr(self, OPAQUE, Buffer.from('y'))
-        // See cas/erofs/xattrs.ts.
-        if (this.#tree.holdsWhiteouts(inode)) setXattr(self, ORIGIN, none)
+        if (this.#data.path !== undefined) this.#setMarks(inode, self)
         this.#setXattrs(inode, self)
         fchmodSync(fd, this.#tree.mode(inode))
         setTimes(fd, '.', { mtime: this.#mtime(inode) })
@@ -110,6 +110,12 @@ class TreeWriter {
         closeSync(fd)
       }
     }
+  }
+
+  #setMarks(inode: number, path: string): void {
+    if (this.#tree.isOpaque(inode)) setXattr(path, OPAQUE, Buffer.from('y'))
+    // See cas/erofs/xattrs.ts.
+    if (this.#tree.holdsWhiteouts(inode)) setXattr(path, ORIGIN, none)
   }
 
   #close(): void {
@@ -120,6 +126,7 @@ class TreeWriter {
   #make(name: string, inode: number): void {
     const tree = this.#tree
     const type = tree.type(inode)
+    if (type === 'whiteout' && this.#data.path === undefined) return
     if (type === 'directory') {
       mkdirat(this.#fd, pathOf(name), 0o700)
       this.#pending.push([this.#path === '' ? name : `${this.#path}/${name}`, inode])
@@ -169,7 +176,7 @@ class TreeWriter {
       // Owner before attributes and mode: chown(2) clears security.capability, setuid and setgid.
       const [uid, gid] = [tree.uid(inode), tree.gid(inode)]
       if (uid !== 0 || gid !== 0) fchownSync(fd, uid, gid)
-      if (content !== undefined) {
+      if (content !== undefined && this.#data.path !== undefined) {
         setXattr(path, METACOPY, none)
         setXattr(path, REDIRECT, Buffer.from(this.#data.path(content)))
       }
@@ -183,6 +190,7 @@ class TreeWriter {
 
   /** The file is this content, and can be left empty. */
   #wholeContent(inode: number): number | undefined {
+    if (this.#data.path === undefined) return undefined
     const [piece, ...more] = this.#tree.pieces(inode)
     if (piece === undefined || more.length > 0) return undefined
     if (piece.offset !== 0 || piece.length !== this.#tree.size(inode)) return undefined

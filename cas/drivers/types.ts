@@ -62,4 +62,9 @@ export interface Driver extends Disposable {
   dataLower?(): number
   /** Several stored layers, bottom first, as one, for stacks that are higher than overlayfs takes. */
   merged?(diffIds: readonly DiffId[], use: Use): Promise<Lower>
+  /**
+   * Where overlays cannot be mounted: these layers, bottom first, as one plain directory, which nobody may change. The caller holds leases on them. There is no
+   * other way to make roots then: `lower` is not called.
+   */
+  readonly whole?: (diffIds: readonly DiffId[]) => Promise<Lower>
 }

@@ -1,5 +1,5 @@
 /** What the store's parts share: the index, the paths, and this process's lease, taken when something first needs it. */
-import { closeSync, constants, mkdirSync } from 'node:fs'
+import { closeSync, constants, mkdirSync, openSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { TbuildError } from '../../errors.ts'
 import { isErrno, openat2, openLayersDirectory } from '../../linux/index.ts'
@@ -77,12 +77,13 @@ export function createContext(paths: StorePaths, db: Database): StoreContext {
   }
 }
 
-/** Throws `ROOT_REQUIRED`. */
+/** Who is root, but may mount nothing, still makes whole directories: they need no mount. Throws `ROOT_REQUIRED`. */
 function openRoot(paths: StorePaths): number {
   try {
     return openLayersDirectory(paths.root)
   } catch (error) {
-    if (!isErrno(error, 'EPERM')) throw error
+    if (!isErrno(error, 'EPERM', 'ENOSYS')) throw error
+    if (process.geteuid?.() === 0) return openSync(paths.root, constants.O_RDONLY | constants.O_DIRECTORY)
     throw new TbuildError('ROOT_REQUIRED', 'Layers are unpacked and mounted by root only.', {
       hint: 'Run tbuild as root.',
       cause: error,

@@ -1,7 +1,7 @@
 /**
  * Layers: their ways in, and roots made of them. A writable root's upper is a lower for the next step the moment it is committed; it is ingested
  * behind the caller's back, on the main thread in slices of 20 ms (most uppers take 1 or 2; large ones are hashed by a thread), and dropped when that is done
- * and no root stands on it.
+ * and no root stands on it. Where no overlay can be mounted the upper is all of a root, and serves roots of just these layers.
  */
 import { close, closeSync, rmSync } from 'node:fs'
 import { promisify } from 'node:util'
@@ -28,7 +28,16 @@ import {
 } from './ingest.ts'
 import { createIntake, IntakeState } from './intake.ts'
 import { streamLayer } from './layer-tar.ts'
-import { mountStack, mountUpper, stackOf, type LayerDirectory, type Stack, type Upper } from './roots.ts'
+import {
+  copyWhole,
+  mountStack,
+  mountUpper,
+  openWhole,
+  stackOf,
+  type LayerDirectory,
+  type Stack,
+  type Upper,
+} from './roots.ts'
 import { planRevision, writeRevision } from './revise.ts'
 import { createTurns } from './turns.ts'
 import type { Layer, LayerStore, LayerWriter, Root, StoredLayer, WritableRoot } from './types.ts'
@@ -37,6 +46,8 @@ import type { Layer, LayerStore, LayerWriter, Root, StoredLayer, WritableRoot } 
 interface Pending {
   readonly directory: LayerDirectory
   readonly base: string
+  /** The layers that it stands on. */
+  readonly below: readonly LayerState[]
   /** Roots that stand on it, and its ingest. */
   users: number
 }
@@ -157,10 +168,36 @@ export function createLayerStore(
     return { id: diffId, fd, opaqueRoot: row?.['opaque_root'] === 1, hasRoot: row?.['has_root'] === 1 }
   }
 
+  /** The same where overlays cannot be mounted: all of them as one directory. */
+  const wholeOf = async (
+    layers: readonly LayerState[],
+    whole: NonNullable<Driver['whole']>,
+    own: DisposableStack,
+  ): Promise<number> => {
+    const top = layers.at(-1)
+    const { pending } = top ?? {}
+    if (
+      top !== undefined &&
+      pending?.below.length === layers.length - 1 &&
+      pending.below.every((one, i) => one === layers[i])
+    ) {
+      pending.users++
+      own.defer(() => leave(top))
+      return pending.directory.fd
+    }
+    const stored = await allOf(layers.map((layer) => layer.stored))
+    for (const { diffId } of stored) hold(diffId)
+    return fdOf(await whole(stored.map(({ diffId }) => diffId)), own)
+  }
+
   const mount = async (layers: readonly Layer[]): Promise<Root> => {
     using preparing = new DisposableStack()
-    const stack = await stackFor(layers.map(state), 'build', preparing)
-    const fd = mountStack(context, stack)
+    const { whole } = driver()
+    const states = layers.map(state)
+    const fd =
+      whole === undefined
+        ? mountStack(context, await stackFor(states, 'build', preparing))
+        : openWhole(await wholeOf(states, whole, preparing))
     const own = preparing.move()
     // Unmounting takes a millisecond or more: not on the main thread.
     return { fd, [Symbol.asyncDispose]: once(() => closeLater(fd).finally(() => own.dispose())) }
@@ -171,7 +208,8 @@ export function createLayerStore(
     await using lower = await mount(layers)
     return await ingest(undefined, async (parts, own) => {
       const entries = startEntryIngest(parts, own.use(digestOf(parts.contents)))
-      await packUpper(upper.fd, { lower: { rootFd: lower.fd }, sink: entries, ...(signal && { signal }) })
+      const compared = { rootFd: lower.fd, copy: upper.copy }
+      await packUpper(upper.fd, { lower: compared, sink: entries, ...(signal && { signal }) })
       return entries.end()
     })
   }
@@ -218,8 +256,13 @@ export function createLayerStore(
   const mountWritable = async (below: readonly Layer[], use: Use = 'build'): Promise<WritableRoot> => {
     // A copy: the ingest reads it after the caller may have put this very layer on top.
     const layers = [...below]
+    const states = layers.map(state)
     using preparing = new DisposableStack()
-    const upper = mountUpper(context, await stackFor(layers.map(state), use, preparing))
+    const { whole } = driver()
+    const upper =
+      whole === undefined
+        ? mountUpper(context, await stackFor(states, use, preparing))
+        : await copyWhole(context, await wholeOf(states, whole, preparing))
     const own = preparing.move()
     let committed = false
     const unmount = once(() => closeLater(upper.mount))
@@ -229,12 +272,12 @@ export function createLayerStore(
         committed = true
         // The next step has this upper as a lower, which overlayfs warns of while it is somebody's upper.
         await unmount()
-        if (clampMtimeNs !== undefined) clampTimes(upper.fd, clampMtimeNs)
+        if (clampMtimeNs !== undefined) clampTimes(upper.fd, clampMtimeNs, upper.copy)
         const directory = { id: upper.base, fd: upper.fd, opaqueRoot: false, hasRoot: true }
         const stored = inBackground(ingestUpper(layers, upper, signal))
         // The ingest has taken the lowers that it needs.
         own.dispose()
-        const layer = new LayerState(stored, { directory, base: upper.base, users: 1 })
+        const layer = new LayerState(stored, { directory, base: upper.base, below: states, users: 1 })
         const settle = (): void => leave(layer)
         stored.then(settle, settle)
         return layer

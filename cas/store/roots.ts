@@ -1,10 +1,20 @@
-/** Stacks of layer directories as overlay mounts. */
+/** Stacks of layer directories as overlay mounts; where none can be mounted, whole directories, and copies of them. */
 import { chmodSync, chownSync, closeSync, fstatSync, lutimesSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { TbuildError } from '../../errors.ts'
-import { isErrno, mountOverlay, setXattr, type OverlaySpec } from '../../linux/index.ts'
+import {
+  isErrno,
+  MOUNT_ATTR_RDONLY,
+  mountDirectory,
+  mountOverlay,
+  setXattr,
+  type OverlaySpec,
+} from '../../linux/index.ts'
 import { readAttributes } from '../tar/attributes.ts'
+import { copyTree, type TreeCopy } from '../tar/index.ts'
+import { openDirectory } from '../tar/tree.ts'
 import type { StoreContext } from './context.ts'
+import { discard } from './discard.ts'
 
 /** The kernel's own bound (OVL_MAX_STACK), less the upper or our directory for the root's attributes. */
 const MOST_LAYERS = 499
@@ -86,6 +96,8 @@ export interface Upper {
   readonly fd: number
   /** Of the directory that holds the upper and what else the mount needs. */
   readonly base: string
+  /** There is no overlay: `fd` began as a copy of the whole root below it. */
+  readonly copy?: TreeCopy
 }
 
 /** An overlay with a fresh upper in a work directory of its own. */
@@ -114,6 +126,37 @@ export function mountUpper(context: StoreContext, stack: Stack): Upper {
     throw error
   } finally {
     for (const one of opened) closeSync(one)
+  }
+}
+
+/** A directory that is all of a root, to be read. */
+export function openWhole(directory: number): number {
+  return asMount(directory, MOUNT_ATTR_RDONLY)
+}
+
+/** A copy of it in a work directory of its own. */
+export async function copyWhole(context: StoreContext, directory: number): Promise<Upper> {
+  const base = context.workDirectory('upper')
+  const path = join(base, 'whole')
+  mkdirSync(path)
+  const fd = context.openDirectory(path)
+  try {
+    const copy = await copyTree(directory, fd)
+    return { mount: asMount(fd), fd, base, copy }
+  } catch (error) {
+    closeSync(fd)
+    await discard(base)
+    throw error
+  }
+}
+
+/** Like an overlay it is a mount, whose root nothing leads out of; of who may mount nothing just the directory. */
+function asMount(directory: number, attributes = 0): number {
+  try {
+    return mountDirectory(directory, attributes)
+  } catch (error) {
+    if (!isErrno(error, 'EPERM', 'ENOSYS')) throw error
+    return openDirectory(directory, '')
   }
 }
 
