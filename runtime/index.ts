@@ -5,6 +5,7 @@
  *
  * May import `linux` (and `errors.ts`) only.
  */
+export { checkContainersAllowed } from './allowed.ts'
 export { runContainer } from './run.ts'
 export type {
   Container,

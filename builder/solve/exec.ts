@@ -1,7 +1,13 @@
 /** A RUN: the command in a container on a fresh upper, which then is the layer. */
 import { rmSync, writeFileSync } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
-import { memoryLimitMessage, resolveUser, runContainer, type Exit } from '../../runtime/index.ts'
+import {
+  checkContainersAllowed,
+  memoryLimitMessage,
+  resolveUser,
+  runContainer,
+  type Exit,
+} from '../../runtime/index.ts'
 import type { Layer } from '../../cas/index.ts'
 import { SCRIPT_NAME } from '../plan/instructions.ts'
 import type { ExecStep, Taking } from '../plan/types.ts'
@@ -21,6 +27,7 @@ export async function runExec(
   inputs: ReadonlyMap<Taking, MountInput>,
 ): Promise<Layer> {
   const { store, request, signal, nowNs } = context
+  checkContainersAllowed()
   await using mounts = await openRunMounts(context, step, inputs, progress)
   await using root = await store.layers.mountWritable(layers)
   // One name, directly in the root: nothing of the image can lead it elsewhere.

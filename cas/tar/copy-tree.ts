@@ -30,12 +30,15 @@ import {
   type Stat,
 } from '../../linux/index.ts'
 import { readAttributes } from './attributes.ts'
+import { openLower } from './lower.ts'
 import { inDirectory, pathOf } from './names.ts'
 import { isWhiteoutDevice, listDirectory, lstatAt, openDirectory, openFile } from './tree.ts'
 
 export interface TreeCopy {
   /** For each inode of the copy the one it was made from. */
   readonly inodes: ReadonlyMap<number, number>
+  /** The names that an inode of the copy had, where it had several: real paths. */
+  readonly links: ReadonlyMap<number, readonly string[]>
   /** A time that is later than all times of the copy when it was whole, and not later than any of a change. */
   readonly since: Since
   /** The device of its files. */
@@ -56,8 +59,9 @@ export async function copyTree(from: number, to: number): Promise<TreeCopy> {
   const inodes = new Map<number, number>()
   const directories: [path: string, stats: Stat][] = []
   const pending: [path: string, stats: Stat][] = [['', statOf(from)]]
-  /** The first name of an inode that has several. */
-  const firsts = new Map<number, string>()
+  /** By the original's inode: what its copy's names are. */
+  const linked = new Map<number, string[]>()
+  const links = new Map<number, readonly string[]>()
   let dev: number | undefined
   let last = performance.now()
   for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
@@ -70,17 +74,23 @@ export async function copyTree(from: number, to: number): Promise<TreeCopy> {
         const stats = lstatAt(source, name)
         if (stats === undefined || stats.type === 'socket' || isWhiteoutDevice(stats)) continue
         const whole = path === '' ? name : `${path}/${name}`
-        const first = firsts.get(inodeOf(stats))
+        const number = inodeOf(stats)
+        const others = linked.get(number)
         if (stats.isDirectory()) {
           mkdirat(target, pathOf(name), 0o700)
           pending.push([whole, stats])
-        } else if (first === undefined) {
-          copyNode(source, target, name, stats)
-          if (stats.nlink > 1) firsts.set(inodeOf(stats), whole)
-        } else link(to, first, target, name)
+        } else if (others === undefined) copyNode(source, target, name, stats)
+        else link(to, others[0] ?? '', target, name)
         const made = lstatAt(target, name)
-        if (made !== undefined) inodes.set(inodeOf(made), inodeOf(stats))
-        if (made?.isFile() === true) ({ dev } = made)
+        if (made === undefined) continue
+        inodes.set(inodeOf(made), number)
+        if (made.isFile()) ({ dev } = made)
+        if (others !== undefined) others.push(whole)
+        else if (stats.nlink > 1 && !stats.isDirectory()) {
+          const names = [whole]
+          linked.set(number, names)
+          links.set(inodeOf(made), names)
+        }
         if (performance.now() - last < TURN_MS) continue
         await new Promise(setImmediate)
         last = performance.now()
@@ -92,7 +102,7 @@ export async function copyTree(from: number, to: number): Promise<TreeCopy> {
   }
   // What is made in a directory takes its default ACL, and changes its time.
   for (const [path, stats] of directories.toReversed()) copyDirectory(from, to, path, stats)
-  return { inodes, dev, since: await timeAfter(to) }
+  return { inodes, links, dev, since: await timeAfter(to) }
 }
 
 /** Nothing was done to this file of the copy; `original` has its name in what it is a copy of. */
@@ -103,6 +113,23 @@ export function isUntouched(copy: TreeCopy, stats: Stat, original: Stat): boolea
 /** It was last changed before there was a copy. */
 export function isOlder({ since }: TreeCopy, { ctimeSeconds, ctimeNanoseconds }: Stat): boolean {
   return isEarlier({ seconds: ctimeSeconds, nanoseconds: ctimeNanoseconds }, since)
+}
+
+/** A file of several names has only such as it had in the beginning. `root` is the copy's. */
+export function hasNoNewName(copy: TreeCopy, root: number, stats: Stat): boolean {
+  const names = copy.links.get(inodeOf(stats)) ?? []
+  const left = names.filter((path) => {
+    const slash = path.lastIndexOf('/')
+    const directory = openLower(root, path.slice(0, Math.max(0, slash)))
+    if (directory === undefined) return false
+    try {
+      const now = lstatAt(directory, path.slice(slash + 1))
+      return now !== undefined && now.dev === stats.dev && inodeOf(now) === inodeOf(stats)
+    } finally {
+      closeSync(directory)
+    }
+  })
+  return left.length === stats.nlink
 }
 
 /** The directory is the copy of `original`, and not another one in its place. A removed one's number may have been given to the next. */

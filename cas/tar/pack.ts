@@ -13,7 +13,7 @@ import {
   WHITEOUT_PREFIX,
   type TarEntryType,
 } from './entry.ts'
-import { isSameDirectory, isUntouched, type TreeCopy } from './copy-tree.ts'
+import { hasNoNewName, isSameDirectory, isUntouched, type TreeCopy } from './copy-tree.ts'
 import { isUnchanged, lstatLower, openLower, sameMetadata, type LowerLookup } from './lower.ts'
 import { inDirectory, pathOf } from './names.ts'
 import { isWhiteoutDevice, listDirectory, lstatAt, openDirectory, openFile } from './tree.ts'
@@ -125,6 +125,8 @@ class Packer {
   readonly #stack: Frame[] = []
   /** First names of inodes that have several. */
   readonly #links = new Map<string, string>()
+  /** By inode, of a copy: see `hasNoNewName`. */
+  readonly #noNewName = new Map<string, boolean>()
   readonly #count = { entries: 0, contentBytes: 0, whiteouts: 0, opaque: 0, unchanged: 0, skippedSockets: 0 }
   #lastYield = performance.now()
   #yieldAt: number
@@ -232,10 +234,21 @@ class Packer {
     }
   }
 
-  /** Several names for one inode are news to the lower layers even when nothing else is. */
+  /** Several names for one inode are news to the lower layers even when nothing else is; in a copy of them only if one of the names is. */
   #needsEntry(frame: Frame, name: string, stats: Stat, layer: ReadonlyMap<string, Buffer>): boolean {
-    if (!frame.hasLower || stats.nlink > 1) return true
+    if (!frame.hasLower || (stats.nlink > 1 && !this.#hasNoNewName(stats))) return true
     return !isUnchanged(this.#fdOf(frame), name, stats, layer, this.#lowerFdOf(frame))
+  }
+
+  /** Asked once for each inode: one may have very many names. */
+  #hasNoNewName(stats: Stat): boolean {
+    if (this.#copy === undefined) return false
+    const inode = `${stats.dev}:${stats.ino}`
+    const known = this.#noNewName.get(inode)
+    if (known !== undefined) return known
+    const answer = hasNoNewName(this.#copy, this.#rootFd, stats)
+    this.#noNewName.set(inode, answer)
+    return answer
   }
 
   #directory(

@@ -3,6 +3,7 @@ import { hostname } from 'node:os'
 import type { ContainerConfig, Image, Store } from '../../cas/index.ts'
 import { TbuildError } from '../../errors.ts'
 import {
+  checkContainersAllowed,
   memoryLimitMessage,
   resolveUser,
   runContainer,
@@ -59,6 +60,7 @@ the command could not be executed, 127 when it was not found.`,
       await using store = await openChosenStore(options)
       const { image } = resolveImage(store, name)
       const args = argsOf(options, image.config.config ?? {}, command)
+      checkContainersAllowed()
       const layers = image.config.rootfs.diff_ids.map((diffId) => store.layers.open(diffId))
       await using root = await store.layers.mountWritable(layers, 'container')
       const spec = specOf(options, image, store, { root: root.fd, args, limits })
