@@ -5,6 +5,8 @@ import type { Lower } from './types.ts'
 export interface Lowers extends Disposable {
   /** Counts as used until it is released. */
   use(key: string, mount: () => Promise<number>): Promise<Lower>
+  /** One that nobody uses at the moment; it is the caller's then. */
+  take(key: string): number | undefined
 }
 
 interface Entry {
@@ -48,6 +50,13 @@ export function createLowers(closing: (mounts: ReadonlyMap<string, number>) => v
         if (entries.get(key) === its) entries.delete(key)
         throw error
       }
+    },
+    take: (key) => {
+      const { fd, users, timer } = entries.get(key) ?? {}
+      if (fd === undefined || users !== 0) return undefined
+      clearTimeout(timer)
+      entries.delete(key)
+      return fd
     },
     [Symbol.dispose]: () => {
       const open = new Map<string, number>()

@@ -16,10 +16,21 @@ import {
   openSync,
   writeSync,
 } from 'node:fs'
-import { isErrno, makedev, mkdirat, mknodat, setTimes, setXattr, symlinkat } from '../../linux/index.ts'
+import {
+  isErrno,
+  makedev,
+  mkdirat,
+  mknodat,
+  removeXattr,
+  setTimes,
+  setXattr,
+  symlinkat,
+} from '../../linux/index.ts'
+import type { ReadLayer } from '../layer/read.ts'
 import { LayerTree } from '../layer/tree.ts'
+import { readAttributes } from '../tar/attributes.ts'
 import { inDirectory, pathOf } from '../tar/names.ts'
-import { openDirectory } from '../tar/tree.ts'
+import { listDirectory, lstatAt, openDirectory, removeTree } from '../tar/tree.ts'
 
 /** By the tree's numbers of contents. */
 export interface TreeData {
@@ -31,8 +42,22 @@ export interface TreeData {
 const TURN_MS = 20
 
 /** `root` is open on an empty directory. The event loop has a turn every 20 ms. */
-export async function writeMetadataTree(root: number, tree: LayerTree, data: TreeData): Promise<void> {
-  const writer = new TreeWriter(root, tree, data)
+export function writeMetadataTree(root: number, tree: LayerTree, data: TreeData): Promise<void> {
+  return write(new TreeWriter(root, tree, data, undefined))
+}
+
+/** A layer, in a whole tree of those below it, as overlayfs would show them. What it leaves when it fails is of no use. */
+export function applyLayer(
+  root: number,
+  { tree, applied }: ReadLayer,
+  read: TreeData['read'],
+): Promise<void> {
+  if (applied.opaqueRoot) for (const name of listDirectory(root)) removeTree(root, root, name)
+  const kept = dropXattrs(`/proc/self/fd/${root}/.`)
+  return write(new TreeWriter(root, tree, { read }, { keptOfRoot: applied.hasRoot ? undefined : kept }))
+}
+
+async function write(writer: TreeWriter): Promise<void> {
   let last = performance.now()
   while (writer.step()) {
     if (performance.now() - last < TURN_MS) continue
@@ -53,10 +78,17 @@ const none = Buffer.alloc(0)
 /** ext4 has one block for all attributes of an inode: where there is hardly room for ours, the data is written. */
 const MOST_XATTR_BYTES = 2048
 
+/** In a tree that is there. */
+interface Over {
+  /** The root's attributes, where the layer says nothing of it. */
+  readonly keptOfRoot: ReadonlyMap<string, Buffer> | undefined
+}
+
 class TreeWriter {
   readonly #root: number
   readonly #tree: LayerTree
   readonly #data: TreeData
+  readonly #over: Over | undefined
   /** Their attributes are set when all is inside: what is made takes a directory's default ACL, and changes its time. */
   readonly #directories: [path: string, inode: number][] = []
   readonly #pending: [path: string, inode: number][] = [['', LayerTree.ROOT]]
@@ -67,10 +99,11 @@ class TreeWriter {
   #path = ''
   #rest: [name: string, inode: number][] = []
 
-  constructor(root: number, tree: LayerTree, data: TreeData) {
+  constructor(root: number, tree: LayerTree, data: TreeData, over: Over | undefined) {
     this.#root = root
     this.#tree = tree
     this.#data = data
+    this.#over = over
   }
 
   /** Makes one name; false when there is none left. */
@@ -100,6 +133,10 @@ class TreeWriter {
     for (const [path, inode] of this.#directories.toReversed()) {
       const fd = openDirectory(this.#root, path)
       try {
+        if (path === '' && this.#over?.keptOfRoot !== undefined) {
+          for (const [name, value] of this.#over.keptOfRoot) setXattr(`/proc/self/fd/${fd}/.`, name, value)
+          continue
+        }
         fchownSync(fd, this.#tree.uid(inode), this.#tree.gid(inode))
         const self = `/proc/self/fd/${fd}/.`
         if (this.#data.path !== undefined) this.#setMarks(inode, self)
@@ -126,10 +163,11 @@ class TreeWriter {
   #make(name: string, inode: number): void {
     const tree = this.#tree
     const type = tree.type(inode)
+    if (this.#over !== undefined && this.#isThere(name, inode)) return
     if (type === 'whiteout' && this.#data.path === undefined) return
     if (type === 'directory') {
       mkdirat(this.#fd, pathOf(name), 0o700)
-      this.#pending.push([this.#path === '' ? name : `${this.#path}/${name}`, inode])
+      this.#pending.push([this.#pathOf(name), inode])
       return
     }
     if (tree.links(inode) > 1) {
@@ -153,6 +191,23 @@ class TreeWriter {
     this.#setXattrs(inode, path)
     if (type !== 'symlink') chmodSync(path, tree.mode(inode))
     setTimes(this.#fd, pathOf(name), { mtime: this.#mtime(inode) })
+  }
+
+  #pathOf(name: string): string {
+    return this.#path === '' ? name : `${this.#path}/${name}`
+  }
+
+  /** A directory that is to be there, and is. Anything else of that name goes. */
+  #isThere(name: string, inode: number): boolean {
+    const there = lstatAt(this.#fd, name)
+    if (there === undefined) return false
+    if (!there.isDirectory() || !this.#tree.isDirectory(inode) || this.#tree.isOpaque(inode)) {
+      removeTree(this.#root, this.#fd, this.#pathOf(name))
+      return false
+    }
+    dropXattrs(inDirectory(this.#fd, name))
+    this.#pending.push([this.#pathOf(name), inode])
+    return true
   }
 
   #link(first: { readonly directory: string; readonly name: string }, name: string): void {
@@ -225,4 +280,11 @@ class TreeWriter {
   #mtime(inode: number): bigint {
     return BigInt(this.#tree.mtimeSeconds(inode)) * BILLION + BigInt(this.#tree.mtimeNanoseconds(inode))
   }
+}
+
+/** The layer's ones of a directory: it gets others, and what is made in it takes no default ACL. Returns them. */
+function dropXattrs(path: string | Buffer): ReadonlyMap<string, Buffer> {
+  const { layer } = readAttributes(path, 'trusted.overlay.')
+  for (const name of layer.keys()) removeXattr(path, name)
+  return layer
 }

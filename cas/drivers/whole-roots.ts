@@ -3,13 +3,16 @@
  * something first needs it. It goes when nobody has used it for some seconds, and with this process's work directory.
  */
 import { closeSync } from 'node:fs'
+import type { ContentList, Location } from '../contents/list.ts'
+import { readLayer } from '../layer/read.ts'
 import type { DiffId } from '../oci.ts'
 import type { StoreContext } from '../store/context.ts'
 import { discard } from '../store/discard.ts'
 import { enterEpoch } from '../store/epoch.ts'
+import { recipePath } from '../store/paths.ts'
 import { createLowers } from './lowers.ts'
 import { mergeLayers } from './merge-layers.ts'
-import { writeMetadataTree } from './metadata-tree.ts'
+import { applyLayer, writeMetadataTree, type TreeData } from './metadata-tree.ts'
 import type { Lower } from './types.ts'
 
 export interface WholeRoots extends Disposable {
@@ -31,35 +34,70 @@ export function createWholeRoots(context: StoreContext): WholeRoots {
     }
   })
 
-  const make = async (key: string, diffIds: readonly DiffId[]): Promise<number> => {
+  const lookup = db.columns('SELECT segment, block FROM contents WHERE digest = ?')
+  const locate = (digest: Buffer): Location | undefined => {
+    const row = lookup(digest)
+    return row && { segment: Number(row[0]), block: Number(row[1]) }
+  }
+  const readerOf =
+    (contents: ContentList): TreeData['read'] =>
+    (content, offset, into) =>
+      context.reader().read(contents.digest(content), contents.location(content), offset, into)
+
+  /** A root of the lower ones of these layers that nobody uses any more: an instruction after another needs no whole one of its own. */
+  const takeLower = (diffIds: readonly DiffId[]): Begun | undefined => {
+    for (let count = diffIds.length - 1; count > 0; count--) {
+      const key = keyOf(diffIds.slice(0, count))
+      const fd = roots.take(key)
+      const path = pathOf.get(key)
+      if (fd === undefined || path === undefined) continue
+      pathOf.delete(key)
+      return { fd, path, layers: count }
+    }
+    return undefined
+  }
+  const begin = (): Begun => {
     const path = context.workDirectory('root')
-    let fd: number | undefined
+    return { fd: context.openDirectory(path), path, layers: 0 }
+  }
+  const make = async (diffIds: readonly DiffId[]): Promise<number> => {
+    const { fd, path, layers } = takeLower(diffIds) ?? begin()
     try {
       // Contents that a collection moves are also where they were, until this ends.
       using _ = enterEpoch(paths, db)
-      const { tree, contents } = mergeLayers(context, diffIds)
-      fd = context.openDirectory(path)
-      await writeMetadataTree(fd, tree, {
-        read: (content, offset, into) =>
-          context.reader().read(contents.digest(content), contents.location(content), offset, into),
-      })
-      pathOf.set(key, path)
+      if (layers === 0) {
+        const { tree, contents } = mergeLayers(context, diffIds)
+        await writeMetadataTree(fd, tree, { read: readerOf(contents) })
+      }
+      for (const diffId of layers === 0 ? [] : diffIds.slice(layers)) {
+        const layer = readLayer(recipePath(paths, diffId), locate)
+        await applyLayer(fd, layer, readerOf(layer.contents))
+      }
+      pathOf.set(keyOf(diffIds), path)
       return fd
     } catch (error) {
-      if (fd !== undefined) closeSync(fd)
+      closeSync(fd)
       await discard(path)
       throw error
     }
   }
 
   return {
-    root: (diffIds) => {
-      const key = diffIds.join()
-      return roots.use(key, () => make(key, diffIds))
-    },
+    root: (diffIds) => roots.use(keyOf(diffIds), () => make(diffIds)),
     [Symbol.dispose]: () => {
       isClosing = true
       roots[Symbol.dispose]()
     },
   }
+}
+
+/** A directory in which the lowest of the layers are. */
+interface Begun {
+  readonly fd: number
+  readonly path: string
+  readonly layers: number
+}
+
+function keyOf(diffIds: readonly DiffId[]): string {
+  return diffIds.join()
 }
