@@ -5,7 +5,7 @@
  * A layer's life: a *source* (tar stream, entries written one by one, or the upper of a writable root) is *ingested*: its
  * canonical tar is hashed (that is its DiffId), made durable, and recorded in the index. `Layer` is a handle that exists
  * from the moment the contents are fixed; `stored` resolves when the ingest is durable. Layers are stacked into a *root*, a
- * detached overlay mount known by descriptor only.
+ * detached overlay mount known by descriptor only; where none can be mounted, a plain directory of all of them.
  */
 import type { Stat } from '../../linux/index.ts'
 import type { FsckOptions, FsckReport } from '../fsck/types.ts'
