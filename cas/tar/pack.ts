@@ -200,7 +200,7 @@ class Packer {
     const file = stats.isFile() ? openFile(fd, name) : undefined
     try {
       const { layer, overlay } = this.#attributes(file ?? inDirectory(fd, name))
-      if (overlay.includes('whiteout') && stats.isFile() && stats.size === 0) {
+      if (this.#copy === undefined && overlay.includes('whiteout') && stats.isFile() && stats.size === 0) {
         this.#emitWhiteout(frame, name)
         return
       }
