@@ -14,7 +14,15 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { TbuildError } from '../../errors.ts'
-import { isErrno, mountErofs, mountOverlay, setXattr, SysError } from '../../linux/index.ts'
+import {
+  inInitialUserNamespace,
+  isErrno,
+  mountErofs,
+  mountOverlay,
+  overlayPrefix,
+  setXattr,
+  SysError,
+} from '../../linux/index.ts'
 import { contentKind, otherKind, type ContentKind } from '../contents/kind.ts'
 import { writeErofs } from '../erofs/image.ts'
 import { LayerTree } from '../layer/tree.ts'
@@ -71,7 +79,8 @@ function probe(context: StoreContext, name: DriverName): string | undefined {
   if (name === 'copy') return undefined
   const { db } = context
   const known = String(db.get('SELECT value FROM meta WHERE key = ?', name)?.['value'] ?? '')
-  if (known.startsWith(bootId())) return known.slice(bootId().length + 1) || undefined
+  const start = `${bootId()} `
+  if (known.startsWith(start)) return known.slice(start.length) || undefined
   const path = context.workDirectory('probe')
   let refusal: string | undefined
   try {
@@ -87,7 +96,7 @@ function probe(context: StoreContext, name: DriverName): string | undefined {
   } finally {
     rmSync(path, { recursive: true })
   }
-  db.run('INSERT OR REPLACE INTO meta VALUES (?, ?)', name, `${bootId()} ${refusal ?? ''}`)
+  db.run('INSERT OR REPLACE INTO meta VALUES (?, ?)', name, start + (refusal ?? ''))
   return refusal
 }
 
@@ -125,13 +134,17 @@ function tryObjects(context: StoreContext, directory: string): void {
     writeFileSync(join(directory, 'data/object'), text)
     writeFileSync(file, '')
     truncateSync(file, text.length)
-    setXattr(file, 'trusted.overlay.metacopy', Buffer.alloc(0))
-    setXattr(file, 'trusted.overlay.redirect', Buffer.from('/object'))
+    setXattr(file, `${overlayPrefix()}metacopy`, Buffer.alloc(0))
+    setXattr(file, `${overlayPrefix()}redirect`, Buffer.from('/object'))
     const fd = (name: string): number => opened.get(name) ?? -1
     const upper = { upper: fd('upper'), work: fd('work') }
-    const mount = mountOverlay({ lowers: [fd('lower'), fd('bottom')], data: fd('data'), upper })
-    opened.set('mount', mount)
-    const found = readFileSync(`/proc/self/fd/${mount}/file`, 'utf8')
+    if (inInitialUserNamespace()) {
+      opened.set('mount', mountOverlay({ lowers: [fd('lower'), fd('bottom')], data: fd('data'), upper }))
+    } else {
+      opened.set('shown', mountOverlay({ lowers: [fd('lower')], data: fd('data') }))
+      opened.set('mount', mountOverlay({ lowers: [fd('shown'), fd('bottom')], upper }))
+    }
+    const found = readFileSync(`/proc/self/fd/${fd('mount')}/file`, 'utf8')
     if (found !== text) throw new SysError('read', ENODATA, 'the data was not found')
   } finally {
     for (const fd of opened.values()) closeSync(fd)

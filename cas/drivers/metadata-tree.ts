@@ -14,7 +14,17 @@ import {
   openSync,
   writeSync,
 } from 'node:fs'
-import { isErrno, makedev, mkdirat, mknodat, setTimes, setXattr, symlinkat } from '../../linux/index.ts'
+import {
+  inInitialUserNamespace,
+  isErrno,
+  makedev,
+  mkdirat,
+  mknodat,
+  overlayPrefix,
+  setTimes,
+  setXattr,
+  symlinkat,
+} from '../../linux/index.ts'
 import { LayerTree } from '../layer/tree.ts'
 import { inDirectory, pathOf } from '../tar/names.ts'
 import { openDirectory } from '../tar/tree.ts'
@@ -28,9 +38,21 @@ export interface TreeData {
 
 const TURN_MS = 20
 
+/**
+ * An ordinary user's overlay shows data of the bottommost layer's files only. So there each layer has an overlay of its own, of its `contents`, and roots are made of
+ * these ("Nesting overlayfs mounts": what is for the outer one has overlayfs's prefix twice). `deletions` are what the inner one would keep for itself: a directory of
+ * nothing else, to be put above it. `all` is both in one.
+ */
+export type TreePart = 'all' | 'contents' | 'deletions'
+
 /** `root` is open on an empty directory. The event loop has a turn every 20 ms. */
-export async function writeMetadataTree(root: number, tree: LayerTree, data: TreeData): Promise<void> {
-  const writer = new TreeWriter(root, tree, data)
+export async function writeMetadataTree(
+  root: number,
+  tree: LayerTree,
+  data: TreeData,
+  part: TreePart,
+): Promise<void> {
+  const writer = new TreeWriter(root, tree, data, part)
   let last = performance.now()
   while (writer.step()) {
     if (performance.now() - last < TURN_MS) continue
@@ -42,10 +64,6 @@ export async function writeMetadataTree(root: number, tree: LayerTree, data: Tre
 
 const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, S_IFCHR, S_IFBLK, S_IFIFO } = constants
 const PART = 1024 * 1024
-const METACOPY = 'trusted.overlay.metacopy'
-const REDIRECT = 'trusted.overlay.redirect'
-const OPAQUE = 'trusted.overlay.opaque'
-const ORIGIN = 'trusted.overlay.origin'
 const BILLION = 1_000_000_000n
 const none = Buffer.alloc(0)
 /** ext4 has one block for all attributes of an inode: where there is hardly room for ours, the data is written. */
@@ -55,6 +73,10 @@ class TreeWriter {
   readonly #root: number
   readonly #tree: LayerTree
   readonly #data: TreeData
+  readonly #part: TreePart
+  /** With `deletions`: the directories that are made. */
+  readonly #deleting: ReadonlySet<number>
+  readonly #prefix = overlayPrefix()
   /** Their attributes are set when all is inside: what is made takes a directory's default ACL, and changes its time. */
   readonly #directories: [path: string, inode: number][] = []
   readonly #pending: [path: string, inode: number][] = [['', LayerTree.ROOT]]
@@ -65,10 +87,12 @@ class TreeWriter {
   #path = ''
   #rest: [name: string, inode: number][] = []
 
-  constructor(root: number, tree: LayerTree, data: TreeData) {
+  constructor(root: number, tree: LayerTree, data: TreeData, part: TreePart) {
     this.#root = root
     this.#tree = tree
     this.#data = data
+    this.#part = part
+    this.#deleting = part === 'deletions' ? deletingDirectories(tree) : new Set()
   }
 
   /** Makes one name; false when there is none left. */
@@ -100,9 +124,7 @@ class TreeWriter {
       try {
         fchownSync(fd, this.#tree.uid(inode), this.#tree.gid(inode))
         const self = `/proc/self/fd/${fd}/.`
-        if (this.#tree.isOpaque(inode)) setXattr(self, OPAQUE, Buffer.from('y'))
-        // See cas/erofs/xattrs.ts.
-        if (this.#tree.holdsWhiteouts(inode)) setXattr(self, ORIGIN, none)
+        this.#mark(inode, self)
         this.#setXattrs(inode, self)
         fchmodSync(fd, this.#tree.mode(inode))
         setTimes(fd, '.', { mtime: this.#mtime(inode) })
@@ -110,6 +132,14 @@ class TreeWriter {
         closeSync(fd)
       }
     }
+  }
+
+  #mark(inode: number, self: string): void {
+    const part = this.#part
+    const outer = part === 'contents' ? `${this.#prefix}overlay.` : this.#prefix
+    if (this.#tree.isOpaque(inode) && part !== 'deletions') setXattr(self, `${outer}opaque`, Buffer.from('y'))
+    // See cas/erofs/xattrs.ts.
+    if (this.#tree.holdsWhiteouts(inode) && part !== 'contents') setXattr(self, `${outer}origin`, none)
   }
 
   #close(): void {
@@ -121,10 +151,18 @@ class TreeWriter {
     const tree = this.#tree
     const type = tree.type(inode)
     if (type === 'directory') {
+      if (this.#part === 'deletions' && !this.#deleting.has(inode)) return
       mkdirat(this.#fd, pathOf(name), 0o700)
       this.#pending.push([this.#path === '' ? name : `${this.#path}/${name}`, inode])
       return
     }
+    if (type === 'whiteout') {
+      if (this.#part !== 'contents') mknodat(this.#fd, pathOf(name), S_IFCHR | 0o600)
+      return
+    }
+    if (this.#part === 'deletions') return
+    // Nobody but root of the initial namespace can make one.
+    if ((type === 'char' || type === 'block') && !inInitialUserNamespace()) return
     if (tree.links(inode) > 1) {
       const first = this.#firsts.get(inode)
       if (first !== undefined) {
@@ -137,10 +175,9 @@ class TreeWriter {
       this.#makeFile(name, inode)
       return
     }
-    const mode = { char: S_IFCHR, whiteout: S_IFCHR, block: S_IFBLK, fifo: S_IFIFO }
+    const mode = { char: S_IFCHR, block: S_IFBLK, fifo: S_IFIFO }
     if (type === 'symlink') symlinkat(pathOf(tree.target(inode)), this.#fd, pathOf(name))
     else mknodat(this.#fd, pathOf(name), mode[type] | 0o600, makedev(...tree.device(inode)))
-    if (type === 'whiteout') return
     const path = inDirectory(this.#fd, name)
     lchownSync(path, tree.uid(inode), tree.gid(inode))
     this.#setXattrs(inode, path)
@@ -170,8 +207,8 @@ class TreeWriter {
       const [uid, gid] = [tree.uid(inode), tree.gid(inode)]
       if (uid !== 0 || gid !== 0) fchownSync(fd, uid, gid)
       if (content !== undefined) {
-        setXattr(path, METACOPY, none)
-        setXattr(path, REDIRECT, Buffer.from(this.#data.path(content)))
+        setXattr(path, `${this.#prefix}metacopy`, none)
+        setXattr(path, `${this.#prefix}redirect`, Buffer.from(this.#data.path(content)))
       }
       this.#setXattrs(inode, path)
       fchmodSync(fd, tree.mode(inode))
@@ -217,4 +254,23 @@ class TreeWriter {
   #mtime(inode: number): bigint {
     return BigInt(this.#tree.mtimeSeconds(inode)) * BILLION + BigInt(this.#tree.mtimeNanoseconds(inode))
   }
+}
+
+/** Those in which something is deleted, and those on the way to them; none where nothing is. */
+export function deletingDirectories(tree: LayerTree): ReadonlySet<number> {
+  const found = new Set<number>()
+  const parents = new Map<number, number>()
+  const pending: number[] = [LayerTree.ROOT]
+  for (let directory = pending.pop(); directory !== undefined; directory = pending.pop()) {
+    if (tree.holdsWhiteouts(directory)) {
+      for (let at: number | undefined = directory; at !== undefined && !found.has(at); at = parents.get(at))
+        found.add(at)
+    }
+    for (const [, inode] of tree.children(directory)) {
+      if (tree.type(inode) !== 'directory') continue
+      parents.set(inode, directory)
+      pending.push(inode)
+    }
+  }
+  return found
 }

@@ -3,7 +3,16 @@
  * a directory before what is in it. Of an overlayfs upper only what differs from the lower layers is written: see `packUpper`.
  */
 import { closeSync } from 'node:fs'
-import { getXattr, isErrno, nextData, nextHole, readlinkat, statOf, type Stat } from '../../linux/index.ts'
+import {
+  getXattr,
+  isErrno,
+  nextData,
+  nextHole,
+  overlayPrefix,
+  readlinkat,
+  statOf,
+  type Stat,
+} from '../../linux/index.ts'
 import { readAttributes } from './attributes.ts'
 import {
   noXattrs,
@@ -44,8 +53,6 @@ interface CommonOptions {
 export interface PackOptions extends CommonOptions {
   /** Without it nothing is compared: all that the upper holds is written, and every opaque mark. */
   readonly lower?: LowerLookup
-  /** Namespace of overlayfs's own attributes: `'user'` for mounts with `userxattr`. Default `'trusted'`. */
-  readonly overlayXattrs?: 'trusted' | 'user'
   /**
    * The root directory's own entry. `'omit'` (default): only when mode, owner or attributes differ from the lower's (its time changes with
    * nearly every step, and no other builder writes it); never without a lower. `'emit'`: always.
@@ -114,7 +121,6 @@ class Packer {
   readonly #options: PackOptions
   readonly #overlay: boolean
   readonly #refuseReserved: boolean
-  readonly #overlayPrefix: string
   readonly #writer: LayerSink
   readonly #stack: Frame[] = []
   /** First names of inodes that have several. */
@@ -129,7 +135,6 @@ class Packer {
     this.#options = options
     this.#overlay = overlay
     this.#refuseReserved = refuseReserved
-    this.#overlayPrefix = `${options.overlayXattrs ?? 'trusted'}.overlay.`
     this.#writer = typeof options.sink === 'function' ? new TarWriter(options.sink, PART) : options.sink
     this.#yieldAt = this.#yieldEvery
   }
@@ -157,7 +162,7 @@ class Packer {
     this.#push('', fd, lowerFd)
     const stats = lstatAt(fd, '.')
     if (stats === undefined) return
-    const attributes = this.#attributes(inDirectory(fd, '.'))
+    const attributes = readAttributes(inDirectory(fd, '.'))
     const lower = lstatLower(lowerFd, '.')
     const differs =
       lowerFd !== undefined &&
@@ -184,7 +189,7 @@ class Packer {
     }
     const file = stats.isFile() ? openFile(fd, name) : undefined
     try {
-      const { layer, overlay } = this.#attributes(file ?? inDirectory(fd, name))
+      const { layer, overlay } = readAttributes(file ?? inDirectory(fd, name))
       if (overlay.includes('whiteout') && stats.isFile() && stats.size === 0) {
         this.#emitWhiteout(frame, name)
         return
@@ -235,7 +240,7 @@ class Packer {
     const marked =
       this.#overlay &&
       overlay.includes('opaque') &&
-      getXattr(inDirectory(fd, name), `${this.#overlayPrefix}opaque`)?.toString('latin1') === 'y'
+      getXattr(inDirectory(fd, name), `${overlayPrefix()}opaque`)?.toString('latin1') === 'y'
     const opaque = marked && (hasLower || this.#options.lower === undefined)
     const same =
       hasLower &&
@@ -348,10 +353,6 @@ class Packer {
       minor: stats.minor,
       xattrs,
     }
-  }
-
-  #attributes(file: string | Buffer | number) {
-    return readAttributes(file, this.#overlay ? this.#overlayPrefix : 'trusted.overlay.')
   }
 
   #push(path: string, fd: number, lowerFd: number | undefined, pending?: TarOutputEntry): void {
