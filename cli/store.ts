@@ -2,8 +2,9 @@ import { join, resolve } from 'node:path'
 import { homedir } from 'node:os'
 import { DRIVER_NAMES, openStore, type DriverName, type Store } from '../cas/index.ts'
 import { UsageError } from './arguments/usage-error.ts'
+import { isRootless } from './rootless.ts'
 
-/** `--store`, TBUILD_STORE, `/var/lib/tbuild` for root, `$XDG_DATA_HOME/tbuild` (`~/.local/share/tbuild`) for others. */
+/** `--store`, TBUILD_STORE, `/var/lib/tbuild` for root, `$XDG_DATA_HOME/tbuild` (`~/.local/share/tbuild`) for others, in a user namespace or not. */
 export function storePath(
   option: string | undefined,
   env: NodeJS.ProcessEnv = process.env,
@@ -11,7 +12,7 @@ export function storePath(
 ): string {
   const named = option ?? nonEmpty(env['TBUILD_STORE'])
   if (named !== undefined) return resolve(named)
-  if (uid === 0) return '/var/lib/tbuild'
+  if (uid === 0 && !isRootless(env)) return '/var/lib/tbuild'
   // The XDG specification has relative paths ignored.
   const data = nonEmpty(env['XDG_DATA_HOME'])
   return join(data?.startsWith('/') === true ? data : join(homedir(), '.local/share'), 'tbuild')

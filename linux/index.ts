@@ -49,6 +49,7 @@ export {
 } from './mount.ts'
 export { pidfdGetfd, pidfdOpen, pidfdSendSignal } from './process.ts'
 export { pipe } from './pipe.ts'
+export { inInitialUserNamespace, overlayPrefix } from './user-namespace.ts'
 export {
   MOUNT_ATTR_NODEV,
   MOUNT_ATTR_NOEXEC,

@@ -6,6 +6,7 @@ import { closeSync, constants, fstatSync, openSync } from 'node:fs'
 import { AT_FDCWD, check, cstring, declare, declareSyscall, errno, type Path } from './libc.ts'
 import { SysError } from './errors.ts'
 import { symlinkat } from './files.ts'
+import { inInitialUserNamespace } from './user-namespace.ts'
 
 const FSOPEN_CLOEXEC = 1
 const FSMOUNT_CLOEXEC = 1
@@ -42,8 +43,9 @@ export interface OverlaySpec {
   /** Directories, topmost first; at least one, and two when there is no upper. */
   readonly lowers: readonly number[]
   /**
-   * A directory that is not shown: the lowers' files may have their data in it, when they are empty and have the attributes `trusted.overlay.metacopy` and
-   * `trusted.overlay.redirect`, a path in it. Kernel 6.15 and later, else EINVAL.
+   * A directory that is not shown: the lowers' files may have their data in it, when they are empty and have the attributes `overlay.metacopy` and
+   * `overlay.redirect` (with `overlayPrefix`), a path in it. Kernel 6.15 and later, else EINVAL. For an ordinary user only files of the bottommost lower may,
+   * and there can be no upper; 6.16 and later.
    */
   readonly data?: number | undefined
   /** Both on one file system, on which the work directory is empty. */
@@ -77,7 +79,9 @@ function mountWithData(lowers: readonly number[], data: number): number {
     setString(fs, 'source', 'tbuild')
     if (!setLayersByDescriptor(fs, { lowers, data }))
       throw new SysError('fsconfig', EINVAL, 'overlay datadir+')
-    setStrings(fs, { redirect_dir: 'on', metacopy: 'on', index: 'off', xino: 'off' })
+    if (inInitialUserNamespace())
+      setStrings(fs, { redirect_dir: 'on', metacopy: 'on', index: 'off', xino: 'off' })
+    else setOverlayOptions(fs, { lowers })
     return finish(fs, 'overlay')
   } finally {
     closeSync(fs)
@@ -100,6 +104,7 @@ function mountPlain(spec: OverlaySpec): number {
 function setOverlayOptions(fs: number, spec: OverlaySpec): void {
   setStrings(fs, { redirect_dir: 'nofollow', metacopy: 'off', index: 'off', xino: 'off' })
   if (spec.upper !== undefined) config(fs, FSCONFIG_SET_FLAG, 'volatile', null, 0)
+  if (!inInitialUserNamespace()) config(fs, FSCONFIG_SET_FLAG, 'userxattr', null, 0)
 }
 
 /** Kernel 6.13 and later; `false` where overlayfs knows no descriptors (before 6.5: nothing of fsopen's beyond strings). */

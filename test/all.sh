@@ -7,7 +7,7 @@ export PATH="$PWD/node_modules/.bin:$PATH"
 
 # What the tests compare us with, and make their input by.
 packages='busybox-static docker-registry apache2-utils skopeo umoci buildah podman crun runc mmdebstrap bash-static libcap2-bin attr
-  zstd xz-utils bzip2 openssl strace procps git e2fsprogs mount'
+  zstd xz-utils bzip2 openssl strace procps git e2fsprogs mount uidmap'
 
 missing=
 for package in $packages; do

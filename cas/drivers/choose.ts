@@ -15,13 +15,16 @@ import {
 import { join } from 'node:path'
 import { TbuildError } from '../../errors.ts'
 import {
+  inInitialUserNamespace,
   isErrno,
   mountErofs,
   mountOverlay,
   mountRefusal,
+  overlayPrefix,
   setXattr,
   SysError,
   unlinkat,
+  type OverlaySpec,
 } from '../../linux/index.ts'
 import { contentKind, otherKind, type ContentKind } from '../contents/kind.ts'
 import { writeErofs } from '../erofs/image.ts'
@@ -94,7 +97,8 @@ function probe(context: StoreContext, name: keyof typeof TRIED | 'copy'): string
   if (refused !== undefined) return `this process may mount nothing (${refused.message})`
   const { db } = context
   const known = String(db.get('SELECT value FROM meta WHERE key = ?', name)?.['value'] ?? '')
-  if (known.startsWith(bootId())) return known.slice(bootId().length + 1) || undefined
+  const start = `${bootId()} `
+  if (known.startsWith(start)) return known.slice(start.length) || undefined
   const path = context.workDirectory('probe')
   let refusal: string | undefined
   try {
@@ -107,7 +111,7 @@ function probe(context: StoreContext, name: keyof typeof TRIED | 'copy'): string
   } finally {
     rmSync(path, { recursive: true })
   }
-  db.run('INSERT OR REPLACE INTO meta VALUES (?, ?)', name, `${bootId()} ${refusal ?? ''}`)
+  db.run('INSERT OR REPLACE INTO meta VALUES (?, ?)', name, start + (refusal ?? ''))
   return refusal
 }
 
@@ -141,16 +145,16 @@ function tryObjects(context: StoreContext, directory: string): void {
   writeFileSync(join(directory, 'data/object'), text)
   writeFileSync(file, '')
   truncateSync(file, text.length)
-  setXattr(file, 'trusted.overlay.metacopy', Buffer.alloc(0))
-  setXattr(file, 'trusted.overlay.redirect', Buffer.from('/object'))
+  setXattr(file, `${overlayPrefix()}metacopy`, Buffer.alloc(0))
+  setXattr(file, `${overlayPrefix()}redirect`, Buffer.from('/object'))
   const upper = { upper: fd('upper'), work: fd('work') }
-  const mount = mountOverlay({ lowers: [fd('lower'), fd('bottom')], data: fd('data'), upper })
-  try {
-    const found = readFileSync(`/proc/self/fd/${mount}/file`, 'utf8')
-    if (found !== text) throw new SysError('read', ENODATA, 'the data was not found')
-  } finally {
-    closeSync(mount)
-  }
+  using mounts = new DisposableStack()
+  const mounted = (spec: OverlaySpec): number => mounts.adopt(mountOverlay(spec), closeSync)
+  const mount = inInitialUserNamespace()
+    ? mounted({ lowers: [fd('lower'), fd('bottom')], data: fd('data'), upper })
+    : mounted({ lowers: [mounted({ lowers: [fd('lower')], data: fd('data') }), fd('bottom')], upper })
+  const found = readFileSync(`/proc/self/fd/${mount}/file`, 'utf8')
+  if (found !== text) throw new SysError('read', ENODATA, 'the data was not found')
 }
 
 /** An upper that can be written to: a mount that it is no good for is read-only. */

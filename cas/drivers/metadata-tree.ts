@@ -17,10 +17,12 @@ import {
   writeSync,
 } from 'node:fs'
 import {
+  inInitialUserNamespace,
   isErrno,
   makedev,
   mkdirat,
   mknodat,
+  overlayPrefix,
   removeXattr,
   setTimes,
   setXattr,
@@ -34,16 +36,28 @@ import { listDirectory, lstatAt, openDirectory, removeTree } from '../tar/tree.t
 
 /** By the tree's numbers of contents. */
 export interface TreeData {
-  /** Path of a content's file in the data-only lower; absolute there. Without it the tree is a whole one: all data is written, and no marks. */
+  /** Path of a content's file in the data-only lower; absolute there. Without it all data is written. */
   path?(content: number): string
   read(content: number, offset: number, into: Buffer): void
 }
 
 const TURN_MS = 20
 
+/**
+ * An ordinary user's overlay shows data of the bottommost layer's files only. So there each layer has an overlay of its own, of its `contents`, and roots are made of
+ * these ("Nesting overlayfs mounts": what is for the outer one has overlayfs's prefix twice). `deletions` are what the inner one would keep for itself: a directory of
+ * nothing else, to be put above it. `all` is both in one. `whole`: no layer but all of a root, with all data and without marks.
+ */
+export type TreePart = 'all' | 'contents' | 'deletions' | 'whole'
+
 /** `root` is open on an empty directory. The event loop has a turn every 20 ms. */
-export function writeMetadataTree(root: number, tree: LayerTree, data: TreeData): Promise<void> {
-  return write(new TreeWriter(root, tree, data, undefined))
+export function writeMetadataTree(
+  root: number,
+  tree: LayerTree,
+  data: TreeData,
+  part: TreePart,
+): Promise<void> {
+  return write(new TreeWriter(root, tree, data, part, undefined))
 }
 
 /** A layer, in a whole tree of those below it, as overlayfs would show them. What it leaves when it fails is of no use. */
@@ -54,7 +68,8 @@ export function applyLayer(
 ): Promise<void> {
   if (applied.opaqueRoot) for (const name of listDirectory(root)) removeTree(root, root, name)
   const kept = dropXattrs(`/proc/self/fd/${root}/.`)
-  return write(new TreeWriter(root, tree, { read }, { keptOfRoot: applied.hasRoot ? undefined : kept }))
+  const over = { keptOfRoot: applied.hasRoot ? undefined : kept }
+  return write(new TreeWriter(root, tree, { read }, 'whole', over))
 }
 
 async function write(writer: TreeWriter): Promise<void> {
@@ -69,10 +84,6 @@ async function write(writer: TreeWriter): Promise<void> {
 
 const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, S_IFCHR, S_IFBLK, S_IFIFO } = constants
 const PART = 1024 * 1024
-const METACOPY = 'trusted.overlay.metacopy'
-const REDIRECT = 'trusted.overlay.redirect'
-const OPAQUE = 'trusted.overlay.opaque'
-const ORIGIN = 'trusted.overlay.origin'
 const BILLION = 1_000_000_000n
 const none = Buffer.alloc(0)
 /** ext4 has one block for all attributes of an inode: where there is hardly room for ours, the data is written. */
@@ -89,6 +100,10 @@ class TreeWriter {
   readonly #tree: LayerTree
   readonly #data: TreeData
   readonly #over: Over | undefined
+  readonly #part: TreePart
+  /** With `deletions`: the directories that are made. */
+  readonly #deleting: ReadonlySet<number>
+  readonly #prefix = overlayPrefix()
   /** Their attributes are set when all is inside: what is made takes a directory's default ACL, and changes its time. */
   readonly #directories: [path: string, inode: number][] = []
   readonly #pending: [path: string, inode: number][] = [['', LayerTree.ROOT]]
@@ -99,11 +114,13 @@ class TreeWriter {
   #path = ''
   #rest: [name: string, inode: number][] = []
 
-  constructor(root: number, tree: LayerTree, data: TreeData, over: Over | undefined) {
+  constructor(root: number, tree: LayerTree, data: TreeData, part: TreePart, over: Over | undefined) {
     this.#root = root
     this.#tree = tree
     this.#data = data
     this.#over = over
+    this.#part = part
+    this.#deleting = part === 'deletions' ? deletingDirectories(tree) : new Set()
   }
 
   /** Makes one name; false when there is none left. */
@@ -139,7 +156,7 @@ class TreeWriter {
         }
         fchownSync(fd, this.#tree.uid(inode), this.#tree.gid(inode))
         const self = `/proc/self/fd/${fd}/.`
-        if (this.#data.path !== undefined) this.#setMarks(inode, self)
+        if (this.#part !== 'whole') this.#mark(inode, self)
         this.#setXattrs(inode, self)
         fchmodSync(fd, this.#tree.mode(inode))
         setTimes(fd, '.', { mtime: this.#mtime(inode) })
@@ -149,10 +166,12 @@ class TreeWriter {
     }
   }
 
-  #setMarks(inode: number, path: string): void {
-    if (this.#tree.isOpaque(inode)) setXattr(path, OPAQUE, Buffer.from('y'))
+  #mark(inode: number, self: string): void {
+    const part = this.#part
+    const outer = part === 'contents' ? `${this.#prefix}overlay.` : this.#prefix
+    if (this.#tree.isOpaque(inode) && part !== 'deletions') setXattr(self, `${outer}opaque`, Buffer.from('y'))
     // See cas/erofs/xattrs.ts.
-    if (this.#tree.holdsWhiteouts(inode)) setXattr(path, ORIGIN, none)
+    if (this.#tree.holdsWhiteouts(inode) && part !== 'contents') setXattr(self, `${outer}origin`, none)
   }
 
   #close(): void {
@@ -164,12 +183,20 @@ class TreeWriter {
     const tree = this.#tree
     const type = tree.type(inode)
     if (this.#over !== undefined && this.#isThere(name, inode)) return
-    if (type === 'whiteout' && this.#data.path === undefined) return
     if (type === 'directory') {
+      if (this.#part === 'deletions' && !this.#deleting.has(inode)) return
       mkdirat(this.#fd, pathOf(name), 0o700)
       this.#pending.push([this.#pathOf(name), inode])
       return
     }
+    if (type === 'whiteout') {
+      if (this.#part !== 'contents' && this.#part !== 'whole')
+        mknodat(this.#fd, pathOf(name), S_IFCHR | 0o600)
+      return
+    }
+    if (this.#part === 'deletions') return
+    // Nobody but root of the initial namespace can make one.
+    if ((type === 'char' || type === 'block') && !inInitialUserNamespace()) return
     if (tree.links(inode) > 1) {
       const first = this.#firsts.get(inode)
       if (first !== undefined) {
@@ -182,10 +209,9 @@ class TreeWriter {
       this.#makeFile(name, inode)
       return
     }
-    const mode = { char: S_IFCHR, whiteout: S_IFCHR, block: S_IFBLK, fifo: S_IFIFO }
+    const mode = { char: S_IFCHR, block: S_IFBLK, fifo: S_IFIFO }
     if (type === 'symlink') symlinkat(pathOf(tree.target(inode)), this.#fd, pathOf(name))
     else mknodat(this.#fd, pathOf(name), mode[type] | 0o600, makedev(...tree.device(inode)))
-    if (type === 'whiteout') return
     const path = inDirectory(this.#fd, name)
     lchownSync(path, tree.uid(inode), tree.gid(inode))
     this.#setXattrs(inode, path)
@@ -232,8 +258,8 @@ class TreeWriter {
       const [uid, gid] = [tree.uid(inode), tree.gid(inode)]
       if (uid !== 0 || gid !== 0) fchownSync(fd, uid, gid)
       if (content !== undefined && this.#data.path !== undefined) {
-        setXattr(path, METACOPY, none)
-        setXattr(path, REDIRECT, Buffer.from(this.#data.path(content)))
+        setXattr(path, `${this.#prefix}metacopy`, none)
+        setXattr(path, `${this.#prefix}redirect`, Buffer.from(this.#data.path(content)))
       }
       this.#setXattrs(inode, path)
       fchmodSync(fd, tree.mode(inode))
@@ -282,9 +308,28 @@ class TreeWriter {
   }
 }
 
+/** Those in which something is deleted, and those on the way to them; none where nothing is. */
+export function deletingDirectories(tree: LayerTree): ReadonlySet<number> {
+  const found = new Set<number>()
+  const parents = new Map<number, number>()
+  const pending: number[] = [LayerTree.ROOT]
+  for (let directory = pending.pop(); directory !== undefined; directory = pending.pop()) {
+    if (tree.holdsWhiteouts(directory)) {
+      for (let at: number | undefined = directory; at !== undefined && !found.has(at); at = parents.get(at))
+        found.add(at)
+    }
+    for (const [, inode] of tree.children(directory)) {
+      if (tree.type(inode) !== 'directory') continue
+      parents.set(inode, directory)
+      pending.push(inode)
+    }
+  }
+  return found
+}
+
 /** The layer's ones of a directory: it gets others, and what is made in it takes no default ACL. Returns them. */
 function dropXattrs(path: string | Buffer): ReadonlyMap<string, Buffer> {
-  const { layer } = readAttributes(path, 'trusted.overlay.')
+  const { layer } = readAttributes(path)
   for (const name of layer.keys()) removeXattr(path, name)
   return layer
 }

@@ -5,6 +5,8 @@
 import { closeSync, readFileSync, renameSync } from 'node:fs'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
+import { TbuildError } from '../../errors.ts'
+import { inInitialUserNamespace, isErrno } from '../../linux/index.ts'
 import type { DiffId } from '../oci.ts'
 import type { StoreContext } from '../store/context.ts'
 import { discard } from '../store/discard.ts'
@@ -41,6 +43,8 @@ export function createTrees(
       const fd = context.openDirectory(path)
       try {
         await fill(diffId, fd)
+      } catch (error) {
+        throw isUnmapped(error) ? notMapped(diffId, error) : error
       } finally {
         closeSync(fd)
       }
@@ -71,7 +75,22 @@ export function createTrees(
   }
 }
 
+/** EINVAL of chown(2). */
+function isUnmapped(error: unknown): boolean {
+  return !inInitialUserNamespace() && isErrno(error, 'EINVAL') && /chown/.test(String(error))
+}
+
+function notMapped(diffId: DiffId, cause: unknown): TbuildError {
+  const message = `The layer ${diffId} has files of users or groups that this user namespace does not have (${String(cause)}).`
+  const hint =
+    'More subordinate ids for this user in /etc/subuid and /etc/subgid: see usermod(8), --add-subuids.'
+  return new TbuildError('OWNER_NOT_MAPPED', message, { hint, cause })
+}
+
 let boot: string | undefined
+/** This boot, and whose attributes overlayfs reads: what was made, or found out, for another is of no use. */
 export function bootId(): string {
-  return (boot ??= readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim())
+  return (boot ??=
+    readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim() +
+    (inInitialUserNamespace() ? '' : '-user'))
 }

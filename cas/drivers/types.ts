@@ -38,6 +38,8 @@ export interface RevisedName {
 export interface Lower {
   /** The driver's. */
   readonly fd: number
+  /** Another one, to be put right above it. */
+  readonly above?: number | undefined
   /** Of a mount: nobody needs it on behalf of this caller any more. An overlay that stands on it keeps it by itself, but not for others to share. */
   readonly release?: () => void
 }

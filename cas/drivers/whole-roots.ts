@@ -67,7 +67,7 @@ export function createWholeRoots(context: StoreContext): WholeRoots {
       using _ = enterEpoch(paths, db)
       if (layers === 0) {
         const { tree, contents } = mergeLayers(context, diffIds)
-        await writeMetadataTree(fd, tree, { read: readerOf(contents) })
+        await writeMetadataTree(fd, tree, { read: readerOf(contents) }, 'whole')
       }
       for (const diffId of layers === 0 ? [] : diffIds.slice(layers)) {
         const layer = readLayer(recipePath(paths, diffId), locate)

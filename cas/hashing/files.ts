@@ -86,7 +86,7 @@ export function digestFiles({ root, paths, seen }: FileBatch, buffer: Uint8Array
         if (isSame(seen, i * SEEN, statOf(fd)) && readAll(fd, buffer, at, size)) {
           const bytes = buffer.subarray(at, at + size)
           outcomes[i] = hasHoles(bytes) ? READ | HAS_HOLES : READ
-          plain[i] = readAttributes(fd, 'trusted.overlay.').layer.size === 0 ? 1 : 0
+          plain[i] = readAttributes(fd).layer.size === 0 ? 1 : 0
           // As text: to make a buffer takes longer than to hash 1 KB.
           digests.write(hash('sha256', bytes, 'binary'), i * DIGEST_BYTES, 'binary')
         }

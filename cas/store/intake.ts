@@ -180,7 +180,7 @@ export class IntakeState implements Intake {
   #takeAlone(file: SeenFile): Taken {
     const fd = file.open()
     try {
-      const isPlain = readAttributes(fd, 'trusted.overlay.').layer.size === 0
+      const isPlain = readAttributes(fd).layer.size === 0
       const { digest, isNew } = this.#takeFrom(fd, file.stats.size)
       return new TakenFile(digest, 0, isPlain, isNew)
     } finally {

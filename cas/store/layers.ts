@@ -139,7 +139,7 @@ export function createLayerStore(
     use: Use,
     own: DisposableStack,
   ): Promise<readonly LayerDirectory[]> => {
-    if (directories.length <= MOST_UNMERGED) return directories
+    if (countLowers(directories) <= MOST_UNMERGED) return directories
     const merging = driver()
     if (merging.merged === undefined) return directories
     const out: LayerDirectory[] = []
@@ -154,7 +154,7 @@ export function createLayerStore(
       out.push({
         // Equal blocks are one directory.
         id: `merged ${diffIds.join()}`,
-        fd: fdOf(await merging.merged(diffIds, use), own),
+        ...inUse(await merging.merged(diffIds, use), own),
         opaqueRoot: block.some(({ opaqueRoot }) => opaqueRoot),
         hasRoot: block.some(({ hasRoot }) => hasRoot),
       })
@@ -163,9 +163,9 @@ export function createLayerStore(
   }
   const storedDirectory = async (diffId: DiffId, use: Use, own: DisposableStack): Promise<LayerDirectory> => {
     hold(diffId)
-    const fd = fdOf(await driver().lower(diffId, use), own)
+    const lower = inUse(await driver().lower(diffId, use), own)
     const row = db.get('SELECT opaque_root, has_root FROM layers WHERE diff_id = ?', diffId)
-    return { id: diffId, fd, opaqueRoot: row?.['opaque_root'] === 1, hasRoot: row?.['has_root'] === 1 }
+    return { id: diffId, ...lower, opaqueRoot: row?.['opaque_root'] === 1, hasRoot: row?.['has_root'] === 1 }
   }
 
   /** The same where overlays cannot be mounted: all of them as one directory. */
@@ -187,7 +187,7 @@ export function createLayerStore(
     }
     const stored = await allOf(layers.map((layer) => layer.stored))
     for (const { diffId } of stored) hold(diffId)
-    return fdOf(await whole(stored.map(({ diffId }) => diffId)), own)
+    return inUse(await whole(stored.map(({ diffId }) => diffId)), own).fd
   }
 
   const mount = async (layers: readonly Layer[]): Promise<Root> => {
@@ -391,6 +391,11 @@ function layerWriter(entries: EntryIngest, signal: AbortSignal | undefined): Lay
   }
 }
 
+/** Of overlayfs's. */
+function countLowers(directories: readonly LayerDirectory[]): number {
+  return directories.reduce((count, { above }) => count + (above === undefined ? 1 : 2), 0)
+}
+
 /** What is damaged, or gone, is of no use. */
 function ifSound<T>(work: () => T): T | undefined {
   try {
@@ -401,10 +406,10 @@ function ifSound<T>(work: () => T): T | undefined {
   }
 }
 
-/** Its descriptor, in use until `own` is disposed. */
-function fdOf({ fd, release }: Lower, own: DisposableStack): number {
+/** Its descriptors, in use until `own` is disposed. */
+function inUse({ release, ...descriptors }: Lower, own: DisposableStack): Pick<Lower, 'fd' | 'above'> {
   if (release !== undefined) own.defer(release)
-  return fd
+  return descriptors
 }
 
 /** As `Promise.all`, but it never leaves anything running. */

@@ -24,6 +24,8 @@ export interface LayerDirectory {
   /** Names the directory: two layers of a stack may be the same. */
   readonly id: string
   readonly fd: number
+  /** A directory that belongs to it, right above. */
+  readonly above?: number | undefined
   /** All below is hidden: what overlayfs cannot say of a layer's root. */
   readonly opaqueRoot: boolean
   /** Its root has the attributes that the whole tree's root should have. */
@@ -56,18 +58,19 @@ export function stackOf(directories: readonly LayerDirectory[], data?: number): 
   for (const directory of directories.slice(bottom).toReversed()) {
     if (!shown.some(({ id }) => id === directory.id)) shown.push(directory)
   }
+  const lowers = shown.flatMap(({ fd, above }) => (above === undefined ? [fd] : [above, fd]))
   const most = data === undefined ? MOST_LAYERS : MOST_LAYERS - 1
-  if (shown.length > most) {
+  if (lowers.length > most) {
     throw new TbuildError(
       'TOO_MANY_LAYERS',
-      `The image has ${shown.length} layers; overlayfs takes ${most}.`,
+      `The image has ${lowers.length} layers; overlayfs takes ${most}.`,
       {
         hint: 'Combine instructions: every RUN, COPY, ADD and WORKDIR makes a layer.',
       },
     )
   }
   return {
-    lowers: shown.map(({ fd }) => fd),
+    lowers,
     data,
     // Also layers that an opaque root hides may say what the root is.
     rootFrom: directories.findLast(({ hasRoot }) => hasRoot)?.fd,
@@ -187,7 +190,7 @@ function makeRoot(path: string, { rootFrom }: Stack): void {
   const stats = fstatSync(rootFrom)
   chownSync(path, stats.uid, stats.gid)
   chmodSync(path, stats.mode & 0o7777)
-  for (const [name, value] of readAttributes(`/proc/self/fd/${rootFrom}/.`, 'trusted.overlay.').layer) {
+  for (const [name, value] of readAttributes(`/proc/self/fd/${rootFrom}/.`).layer) {
     setXattr(path, name, value)
   }
   lutimesSync(path, stats.atimeMs / 1000, stats.mtimeMs / 1000)

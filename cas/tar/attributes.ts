@@ -1,5 +1,5 @@
 /** Which extended attributes go into a layer, and what overlayfs says by its own. */
-import { getXattr, listXattrs } from '../../linux/index.ts'
+import { getXattr, listXattrs, overlayPrefix } from '../../linux/index.ts'
 import { noXattrs } from './entry.ts'
 
 const layerAttributes: ReadonlySet<string> = new Set([
@@ -17,15 +17,16 @@ export interface Attributes {
 
 const none: Attributes = { layer: noXattrs, overlay: [] }
 
-/** Of an open file, or of a name itself. `overlayPrefix` is `trusted.overlay.`, or `user.overlay.` on mounts with `userxattr`. */
-export function readAttributes(file: string | Buffer | number, overlayPrefix: string): Attributes {
+/** Of an open file, or of a name itself. */
+export function readAttributes(file: string | Buffer | number): Attributes {
   const names = listXattrs(file)
   if (names.length === 0) return none
+  const prefix = overlayPrefix()
   const layer = new Map<string, Buffer>()
   const overlay: string[] = []
   for (const name of names) {
-    if (name.startsWith(overlayPrefix)) {
-      overlay.push(name.slice(overlayPrefix.length))
+    if (name.startsWith(prefix)) {
+      overlay.push(name.slice(prefix.length))
     } else if (belongsInLayer(name)) {
       const value = getXattr(file, name)
       if (value !== undefined) layer.set(name, value)

@@ -220,7 +220,7 @@ function copyDirectory(from: number, to: number, path: string, stats: Stat): voi
 }
 
 function copyXattrs(from: string | Buffer | number, to: string | Buffer): void {
-  for (const [name, value] of readAttributes(from, 'trusted.overlay.').layer) setXattr(to, name, value)
+  for (const [name, value] of readAttributes(from).layer) setXattr(to, name, value)
 }
 
 function link(root: number, first: string, target: number, name: string): void {

@@ -56,7 +56,7 @@ export function sameMetadata(
     upper.gid === lower.gid &&
     upper.major === lower.major &&
     upper.minor === lower.minor &&
-    sameAttributes(attributes, readAttributes(lowerPath, 'trusted.overlay.').layer)
+    sameAttributes(attributes, readAttributes(lowerPath).layer)
   )
 }
 

@@ -3,7 +3,16 @@
  * a directory before what is in it. Of an overlayfs upper only what differs from the lower layers is written: see `packUpper`.
  */
 import { closeSync } from 'node:fs'
-import { getXattr, isErrno, nextData, nextHole, readlinkat, statOf, type Stat } from '../../linux/index.ts'
+import {
+  getXattr,
+  isErrno,
+  nextData,
+  nextHole,
+  overlayPrefix,
+  readlinkat,
+  statOf,
+  type Stat,
+} from '../../linux/index.ts'
 import { readAttributes } from './attributes.ts'
 import {
   noXattrs,
@@ -45,8 +54,6 @@ interface CommonOptions {
 export interface PackOptions extends CommonOptions {
   /** Without it nothing is compared: all that the upper holds is written, and every opaque mark. */
   readonly lower?: LowerLookup
-  /** Namespace of overlayfs's own attributes: `'user'` for mounts with `userxattr`. Default `'trusted'`. */
-  readonly overlayXattrs?: 'trusted' | 'user'
   /**
    * The root directory's own entry. `'omit'` (default): only when mode, owner or attributes differ from the lower's (its time changes with
    * nearly every step, and no other builder writes it); never without a lower. `'emit'`: always.
@@ -120,7 +127,6 @@ class Packer {
   /** All of a tree, not an upper. */
   readonly #copy: TreeCopy | undefined
   readonly #refuseReserved: boolean
-  readonly #overlayPrefix: string
   readonly #writer: LayerSink
   readonly #stack: Frame[] = []
   /** First names of inodes that have several. */
@@ -138,7 +144,6 @@ class Packer {
     this.#copy = options.lower?.copy
     this.#overlay = overlay && this.#copy === undefined
     this.#refuseReserved = refuseReserved
-    this.#overlayPrefix = `${options.overlayXattrs ?? 'trusted'}.overlay.`
     this.#writer = typeof options.sink === 'function' ? new TarWriter(options.sink, PART) : options.sink
     this.#yieldAt = this.#yieldEvery
   }
@@ -166,7 +171,7 @@ class Packer {
     this.#push('', fd, lowerFd)
     const stats = lstatAt(fd, '.')
     if (stats === undefined) return
-    const attributes = this.#attributes(inDirectory(fd, '.'))
+    const attributes = readAttributes(inDirectory(fd, '.'))
     const lower = lstatLower(lowerFd, '.')
     const differs =
       lowerFd !== undefined &&
@@ -199,7 +204,7 @@ class Packer {
     }
     const file = stats.isFile() ? openFile(fd, name) : undefined
     try {
-      const { layer, overlay } = this.#attributes(file ?? inDirectory(fd, name))
+      const { layer, overlay } = readAttributes(file ?? inDirectory(fd, name))
       if (this.#copy === undefined && overlay.includes('whiteout') && stats.isFile() && stats.size === 0) {
         this.#emitWhiteout(frame, name)
         return
@@ -288,7 +293,7 @@ class Packer {
     return (
       this.#overlay &&
       overlay.includes('opaque') &&
-      getXattr(inDirectory(fd, name), `${this.#overlayPrefix}opaque`)?.toString('latin1') === 'y'
+      getXattr(inDirectory(fd, name), `${overlayPrefix()}opaque`)?.toString('latin1') === 'y'
     )
   }
 
@@ -388,10 +393,6 @@ class Packer {
       minor: stats.minor,
       xattrs,
     }
-  }
-
-  #attributes(file: string | Buffer | number) {
-    return readAttributes(file, this.#overlay ? this.#overlayPrefix : 'trusted.overlay.')
   }
 
   #push(path: string, fd: number, lowerFd: number | undefined, pending?: TarOutputEntry): void {

@@ -25,10 +25,12 @@ import { join } from 'node:path'
 import {
   AT_FDCWD,
   getXattr,
+  inInitialUserNamespace,
   listXattrs,
   makedev,
   mknodat,
   mountOverlay,
+  overlayPrefix,
   setTimes,
   setXattr,
 } from '../../linux/index.ts'
@@ -149,7 +151,7 @@ export const defaultAcl: Buffer = Buffer.from(
   'hex',
 )
 
-/** A bit of everything that a tree can hold; without attributes what GNU's format can say. */
+/** A bit of everything that a tree can hold, as far as this process may make it; without attributes what GNU's format can say. */
 export function richTree(options: { readonly xattrs: boolean }): Node[] {
   const long = 'n'.repeat(150)
   const deep = `${long}/${long}/${long}`
@@ -159,6 +161,11 @@ export function richTree(options: { readonly xattrs: boolean }): Node[] {
     'user.a=b%3Dc%': Buffer.from('1'),
     'user.empty': Buffer.alloc(0),
   }
+  const isRoot = inInitialUserNamespace()
+  const devices: Node[] = [
+    { type: 'char', path: 'char', device: [300, 255], mode: 0o666, uid: 7 },
+    { type: 'block', path: 'dev', device: [259, 70_000], mode: 0o660 },
+  ]
   const nodes: Node[] = [
     { type: 'file', path: 'plain', contents: 'hello', mtimeNs: 1_600_000_000_000_000_000n + fraction },
     { type: 'file', path: 'empty', mode: 0 },
@@ -167,8 +174,8 @@ export function richTree(options: { readonly xattrs: boolean }): Node[] {
       type: 'file',
       path: 'large',
       contents: Buffer.alloc(100_000, 'large'),
-      uid: 3_000_000,
-      gid: 4_000_000_000,
+      uid: isRoot ? 3_000_000 : 60_000,
+      gid: isRoot ? 4_000_000_000 : 60_001,
     },
     { type: 'file', path: 'before 1970', mtimeNs: -2_000_000_000n + fraction },
     { type: 'file', path: 'zeros', contents: Buffer.alloc(50_000) },
@@ -179,8 +186,7 @@ export function richTree(options: { readonly xattrs: boolean }): Node[] {
     { type: 'hardlink', path: 'link of link', link: 'link' },
     { type: 'symlink', path: 'link to root', link: '/..//./x' },
     { type: 'symlink', path: 'long link', link: `${deep}/${deep}` },
-    { type: 'char', path: 'char', device: [300, 255], mode: 0o666, uid: 7 },
-    { type: 'block', path: 'dev', device: [259, 70_000], mode: 0o660 },
+    ...(isRoot ? devices : []),
     { type: 'fifo', path: 'fifo', mode: 0o622, mtimeNs: 77_000_000_000n },
     { type: 'hardlink', path: 'fifo 2', link: 'fifo' },
     { type: 'directory', path: long },
@@ -231,7 +237,7 @@ export function describeTree(root: string, options: { readonly links?: boolean }
       ...(stats.isCharacterDevice() || stats.isBlockDevice() ? [`device ${stats.rdev}`] : []),
       ...(same && first !== undefined ? [`is ${JSON.stringify(first)}`] : []),
       ...listXattrs(path)
-        .filter((attribute) => !attribute.startsWith('trusted.overlay.'))
+        .filter((attribute) => !attribute.startsWith(overlayPrefix()))
         .map((attribute) => `${attribute}=${getXattr(path, attribute)?.toString('hex')}`),
     ]
     lines.push(says.join(' '))

@@ -244,15 +244,6 @@ describe('whiteouts', () => {
     expect(opaque(join(base.path, 'd'))).toBe('y')
   })
 
-  test('for mounts of users the mark is in their namespace', async () => {
-    using base = scratch()
-    await unpack(archiveOf({ path: 'd/.wh..wh..opq' }), base.path, { overlayXattrs: 'user' })
-    expect([opaque(join(base.path, 'd')), opaque(join(base.path, 'd'), 'user.overlay.opaque')]).toEqual([
-      undefined,
-      'y',
-    ])
-  })
-
   test('an opaque root is for the caller to heed', async () => {
     using base = scratch()
     expect(await unpack(archiveOf({ path: '.wh..wh..opq' }), base.path)).toMatchObject({ opaqueRoot: true })

@@ -21,7 +21,9 @@ import {
   isErrno,
   makedev,
   mkdirat,
+  inInitialUserNamespace,
   mknodat,
+  overlayPrefix,
   setTimes,
   setXattr,
   symlinkat,
@@ -51,8 +53,6 @@ export interface UnpackOptions {
    * import take it; `.wh.` names are ordinary ones, as in Docker.
    */
   readonly whiteouts?: 'overlay' | 'none'
-  /** Namespace of overlayfs's own attributes: `'user'` for mounts with `userxattr`. Default `'trusted'`. */
-  readonly overlayXattrs?: 'trusted' | 'user'
   /** Everything gets this owner, instead of the archive's. */
   readonly owner?: { readonly uid: number; readonly gid: number }
 }
@@ -122,7 +122,6 @@ interface OpenFile {
 class DirectoryUnpacker {
   readonly #rootFd: number
   readonly #options: UnpackOptions
-  readonly #overlayPrefix: string
   readonly #parents: Parents
   /** Modes, default ACLs and times are set when all is inside: deepest first. */
   readonly #directories = new Map<string, DirectoryMetadata>()
@@ -138,7 +137,6 @@ class DirectoryUnpacker {
   constructor(dirFd: number, options: UnpackOptions) {
     this.#rootFd = dirFd
     this.#options = options
-    this.#overlayPrefix = `${options.overlayXattrs ?? 'trusted'}.overlay.`
     this.#parents = new Parents(
       dirFd,
       (directory, replaced) => this.#implicitDirectory(directory, replaced),
@@ -235,7 +233,7 @@ class DirectoryUnpacker {
     try {
       mknodat(parent.fd, pathOf(name), S_IFCHR | 0o600, 0n)
       // See cas/erofs/xattrs.ts.
-      setXattr(`/proc/self/fd/${parent.fd}/.`, `${this.#overlayPrefix}origin`, Buffer.alloc(0))
+      setXattr(`/proc/self/fd/${parent.fd}/.`, `${overlayPrefix()}origin`, Buffer.alloc(0))
     } catch (error) {
       if (!isErrno(error, 'EEXIST')) throw error
       if (lstatAt(parent.fd, name)?.isDirectory() !== true) return
@@ -246,7 +244,7 @@ class DirectoryUnpacker {
 
   #setOpaque(directory: Directory): void {
     if (directory.path === '') this.#opaqueRoot = true
-    setXattr(`/proc/self/fd/${directory.fd}/.`, `${this.#overlayPrefix}opaque`, Buffer.from('y'))
+    setXattr(`/proc/self/fd/${directory.fd}/.`, `${overlayPrefix()}opaque`, Buffer.from('y'))
   }
 
   #implicitDirectory(directory: Directory, replaced: boolean): void {
@@ -293,6 +291,10 @@ class DirectoryUnpacker {
       this.#link(entry, parent, name)
       return
     }
+    if (this.#isForeignDevice(entry)) {
+      this.#skippedEntries++
+      return
+    }
     let place = parent
     try {
       this.#create(entry, place, name)
@@ -309,6 +311,13 @@ class DirectoryUnpacker {
     this.#setXattrs(entry, path)
     if (entry.type !== 'symlink') chmodSync(path, entry.mode)
     setTimes(place.fd, pathOf(name), { mtime: entry.mtimeNs })
+  }
+
+  /** Of a layer, a device is left out where nobody but root of the initial namespace could make it; a container gets those that it needs anyway. */
+  #isForeignDevice({ type }: TarEntry): boolean {
+    return (
+      (type === 'char' || type === 'block') && this.#options.whiteouts !== 'none' && !inInitialUserNamespace()
+    )
   }
 
   #create(entry: TarEntry, parent: Directory, name: string): void {

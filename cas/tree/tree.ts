@@ -98,9 +98,9 @@ export function openTree(rootFd: number, names?: Pick<StatCache, 'names'>): Tree
     },
     stat: statOf,
     xattrs: (file) => {
-      if (typeof file === 'number') return readAttributes(file, 'trusted.overlay.').layer
+      if (typeof file === 'number') return readAttributes(file).layer
       const [fd, name] = place(file)
-      return readAttributes(inDirectory(fd, name), 'trusted.overlay.').layer
+      return readAttributes(inDirectory(fd, name)).layer
     },
     [Symbol.dispose]: () => {
       for (const fd of directories.values()) closeSync(fd)

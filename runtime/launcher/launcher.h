@@ -79,6 +79,8 @@ int receive_record(int socket, struct record *record, int *fd);
 int monitor_start(const struct spec *spec, int up[2]);
 _Noreturn void container_main(const struct spec *spec, int up, int executed);
 
+_Noreturn void rootless_execute(char **argv);
+
 void root_enter(const struct spec *spec);
 void root_populate(const struct spec *spec);
 void credentials_drop(const struct spec *spec);

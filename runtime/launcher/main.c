@@ -1,4 +1,4 @@
-/* L0: reads the spec, starts M, then serves signals, the terminal and tbuild until the container has ended. */
+/* L0: reads the spec, starts M, then serves signals, the terminal and tbuild until the container has ended. With arguments: see rootless.c. */
 #include "launcher.h"
 #include <poll.h>
 #include <stdlib.h>
@@ -114,7 +114,8 @@ static _Noreturn void serve(const struct spec *spec, int up, int signals) {
   exit(0);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+  if (argc > 1) rootless_execute(argv + 1);
   static struct spec spec;
   report_to(CONTROL_FD);
   spec_read(CONTROL_FD, &spec);

@@ -6,6 +6,9 @@
  * Devices: every mount the container can write to is `nodev`, so that a device node made with the default CAP_MKNOD
  * can be made but not opened. The usual nodes are single-file bind mounts from a file system that the container never
  * sees as a directory. No devices cgroup is needed.
+ *
+ * In a user namespace no device can be made, and no sysfs without a network namespace of its own: then they are clones of the host's. And proc and sysfs can
+ * be mounted while the host's are there only, so they are made first.
  */
 #include "launcher.h"
 #include <linux/openat2.h>
@@ -31,7 +34,50 @@ static void bind(const char *source, const char *target, unsigned long flags) {
   mount_at(NULL, target, NULL, MS_REMOUNT | MS_BIND | flags, NULL);
 }
 
+static const struct { const char *path; int major, minor; } devices[] = {
+    {"/dev/null", 1, 3}, {"/dev/zero", 1, 5}, {"/dev/full", 1, 7}, {"/dev/random", 1, 8}, {"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0}};
+#define NDEVICES (sizeof devices / sizeof *devices)
+static int host_devices[NDEVICES], proc, sys;
+
+static int clone_tree(const char *path, int flags) {
+  return (int)syscall(SYS_open_tree, AT_FDCWD, path, O_CLOEXEC | 1 /* OPEN_TREE_CLONE */ | flags);
+}
+
+/* Detached; -1 when it cannot be made. */
+static int new_mount(const char *type, unsigned attributes) {
+  int context = (int)syscall(SYS_fsopen, type, FSOPEN_CLOEXEC);
+  if (context < 0) return -1;
+  syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "source", type, 0); /* for the table of mounts */
+  int made = (int)syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+  if (made == 0) made = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, attributes);
+  int error = errno;
+  close(context);
+  errno = error;
+  return made;
+}
+
+static void restrict_tree(int mount, uint64_t attributes, const char *step) {
+  struct mount_attr all = {.attr_set = attributes, .propagation = MS_PRIVATE};
+  check(syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH | AT_RECURSIVE, &all, sizeof all), step);
+}
+
+/* What can be had only while the host's root is there. */
+static void take_from_host(void) {
+  const unsigned safe = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+  check(proc = new_mount("proc", safe), "mount /proc");
+  sys = new_mount("sysfs", safe | MOUNT_ATTR_RDONLY);
+  if (sys < 0 && errno == EPERM) {
+    check(sys = clone_tree("/sys", AT_RECURSIVE), "clone the host's /sys");
+    restrict_tree(sys, safe | MOUNT_ATTR_RDONLY, "restrict the host's /sys");
+  }
+  check(sys, "mount /sys");
+  struct stat self;
+  if (stat("/proc/self/ns/user", &self) == 0 && self.st_ino == 0xEFFFFFFDU /* PROC_USER_INIT_INO */) return;
+  for (size_t i = 0; i < NDEVICES; i++) check(host_devices[i] = clone_tree(devices[i].path, 0), "clone a device of the host");
+}
+
 void root_enter(const struct spec *spec) {
+  take_from_host();
   check(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), "make mounts private");
   /* On top of the host's root, which is the one place that is always there. */
   check(syscall(SYS_move_mount, spec->root, "", AT_FDCWD, "/", 4 /* MOVE_MOUNT_F_EMPTY_PATH */), "move_mount");
@@ -53,6 +99,10 @@ static void make_file(const char *name, const char *content) {
   close(fd);
 }
 
+static void attach(int mount, const char *target, const char *step) {
+  check(syscall(SYS_move_mount, mount, "", AT_FDCWD, target, 4 /* MOVE_MOUNT_F_EMPTY_PATH */), step);
+}
+
 static void mount_etc_files(const struct spec *spec) {
   for (int i = 0; i < 3; i++) {
     if (spec->etc[i].target[0] == 0) continue;
@@ -64,15 +114,16 @@ static void mount_etc_files(const struct spec *spec) {
 }
 
 static void make_devices(void) {
-  static const struct { const char *name; int major, minor; } devices[] = {
-      {"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
-  for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) {
-    char source[64], target[64];
-    snprintf(source, sizeof source, SCRATCH "/%s", devices[i].name);
-    snprintf(target, sizeof target, "/dev/%s", devices[i].name);
-    check(mknod(source, S_IFCHR | 0666, makedev((unsigned)devices[i].major, (unsigned)devices[i].minor)), "mknod");
-    make_file(target, "");
-    bind(source, target, MS_NOSUID | MS_NOEXEC);
+  for (size_t i = 0; i < NDEVICES; i++) {
+    char source[64];
+    snprintf(source, sizeof source, SCRATCH "%s", devices[i].path + strlen("/dev"));
+    if (mknod(source, S_IFCHR | 0666, makedev((unsigned)devices[i].major, (unsigned)devices[i].minor)) < 0) {
+      if (errno != EPERM) fail("mknod", errno);
+      make_file(source, "");
+      attach(host_devices[i], source, "mount a device of the host");
+    }
+    make_file(devices[i].path, "");
+    bind(source, devices[i].path, MS_NOSUID | MS_NOEXEC);
   }
   static const char *const links[][2] = {{"/proc/self/fd", "/dev/fd"}, {"/proc/self/fd/0", "/dev/stdin"},
                                          {"/proc/self/fd/1", "/dev/stdout"}, {"/proc/self/fd/2", "/dev/stderr"},
@@ -125,7 +176,7 @@ static void check_mount(long result, const struct mount *mount) {
  */
 static void prepare_mounts(const struct spec *spec) {
   static const char *const at = SCRATCH "/source";
-  struct { uint64_t set, clear, propagation, userns; } attributes = {.propagation = MS_PRIVATE};
+  struct mount_attr attributes = {.propagation = MS_PRIVATE};
   for (size_t i = 0; i < spec->nmounts; i++) {
     struct mount *mount = &spec->mounts[i];
     if (mount->path[0] != 0) {
@@ -139,7 +190,7 @@ static void prepare_mounts(const struct spec *spec) {
       close(part);
       mount->fd = clone;
     }
-    attributes.set = mount->attributes;
+    attributes.attr_set = mount->attributes;
     check_mount(syscall(SYS_mount_setattr, mount->fd, "", AT_EMPTY_PATH, &attributes, sizeof attributes), mount);
   }
 }
@@ -173,8 +224,8 @@ void root_populate(const struct spec *spec) {
   make_directory(SCRATCH "/empty", 0555);
   mount_etc_files(spec);
   make_devices();
-  mount_at("proc", "/proc", "proc", SAFE, NULL);
-  mount_at("sysfs", "/sys", "sysfs", SAFE | MS_RDONLY, NULL);
+  attach(proc, "/proc", "mount /proc");
+  attach(sys, "/sys", "mount /sys");
   mount_cgroup(spec);
   mask_paths();
   make_directory("/dev/pts", 0755);

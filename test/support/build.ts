@@ -108,7 +108,14 @@ export function summary(events: readonly BuildEvent[]): Pick<Built, 'ran' | 'fro
 async function importBusybox(store: Store, directory: string): Promise<void> {
   const name = 'docker.io/library/base:latest'
   if (store.images.byName(name) !== undefined) return
-  const root = join(directory, 'base')
+  const tar = join(directory, 'base.tar')
+  busyboxTar(join(directory, 'base'), tar)
+  const layer = await store.layers.ingestTar(createReadStream(tar))
+  storeImage(store, layer, { Cmd: ['sh'] }, name)
+}
+
+/** A tar of busybox, with /etc/passwd and /tmp and nothing else, which is made at `root` first. */
+export function busyboxTar(root: string, tar: string): void {
   for (const folder of ['bin', 'etc', 'tmp']) mkdirSync(join(root, folder), { recursive: true })
   copyFileSync('/bin/busybox', join(root, 'bin/busybox'))
   for (const applet of execFileSync('/bin/busybox', ['--list'], { encoding: 'utf8' }).trim().split('\n'))
@@ -118,10 +125,7 @@ async function importBusybox(store: Store, directory: string): Promise<void> {
     'root:x:0:0:root:/root:/bin/sh\nann:x:1000:1001:Ann:/home/ann:/bin/sh\n',
   )
   writeFileSync(join(root, 'etc/group'), 'root:x:0:\nann:x:1001:\nwheel:x:10:ann\n')
-  const tar = join(directory, 'base.tar')
   execFileSync('tar', ['-C', root, '--sort=name', '--mtime=@1000000000', '--numeric-owner', '-cf', tar, '.'])
-  const layer = await store.layers.ingestTar(createReadStream(tar))
-  storeImage(store, layer, { Cmd: ['sh'] }, name)
 }
 
 /** An image of one stored layer. */

@@ -1,0 +1,194 @@
+/**
+ * An ordinary user's tbuild: bin/tbuild as that user, which makes a user namespace of its own (runtime/launcher/rootless.c). The user is made for the test, with
+ * the subordinate ids that useradd(8) gives.
+ */
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { chmodSync, cpSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { setTimeout as wait } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { busyboxTar } from './support/build.ts'
+import { freshCommand } from './support/bundle.ts'
+
+const USER = 'tbuild-rootless'
+const HOME = mkdtempSync(join(tmpdir(), 'tbuild-rootless-'))
+const repository = dirname(dirname(freshCommand()))
+
+beforeAll(() => {
+  removeUser()
+  execFileSync('useradd', ['--home-dir', HOME, '--shell', '/bin/sh', USER])
+  mkdirSync(join(HOME, 'tbuild'))
+  cpSync(join(import.meta.dirname, '../fixtures/hello'), join(HOME, 'hello'), { recursive: true })
+  busyboxTar(join(HOME, 'base'), join(HOME, 'base.tar'))
+  execFileSync('chown', ['-R', `${USER}:`, HOME])
+  const { status, stderr } = tbuild('import', 'base.tar', 'base')
+  if (status !== 0) throw new Error(stderr)
+})
+afterAll(() => {
+  removeUser()
+  rmSync(HOME, { recursive: true, force: true })
+})
+
+function removeUser(): void {
+  spawnSync('userdel', [USER])
+}
+
+/** The repository may be where the user cannot look: it is mounted at home, in a mount namespace of this command's. */
+const AS_USER = `mount --bind "$0" "$HOME/tbuild" && cd "$HOME" && exec setpriv --reuid=${USER} --regid=${USER} --init-groups --inh-caps=-all "$@"`
+const asUser = (
+  argv: readonly string[],
+): [string, string[], { env: NodeJS.ProcessEnv; encoding: 'utf8' }] => [
+  'unshare',
+  ['--mount', 'sh', '-c', AS_USER, repository, ...argv],
+  { env: { PATH: process.env['PATH'], HOME }, encoding: 'utf8' },
+]
+const run = (...argv: string[]) => spawnSync(...asUser(argv))
+const tbuild = (...args: string[]) => run('tbuild/bin/tbuild', ...args)
+
+const inside = (command: string) => tbuild('run', 'base', 'sh', '-c', command)
+const sleeps = (): boolean => spawnSync('pgrep', ['-f', '^sleep 7604.5']).status === 0
+const layersOf = (json: string): unknown =>
+  (JSON.parse(json) as { RootFS: { Layers: string[] } }[])[0]?.RootFS.Layers
+
+function context(files: Readonly<Record<string, string>>): string {
+  const directory = mkdtempSync(join(HOME, 'context-'))
+  chmodSync(directory, 0o755)
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(directory, name), text)
+  return directory
+}
+
+const DOCKERFILE = `
+FROM base AS first
+RUN mkdir /d && echo one > /d/one && echo two > /d/two && chown 1000:1001 /d/two && chmod 4755 /d/two && mkdir /var && echo old > /var/old
+RUN rm /d/one && echo three > /d/three && ln /d/three /d/link && rm -r /var && mkdir /var && echo new > /var/new
+COPY --chown=7:8 file /copied/
+FROM base
+COPY --from=first / /all
+RUN --mount=type=cache,target=/cache --mount=type=bind,from=first,target=/first cat /first/copied/file > /cache/x && cp -a /first/d /cache/x /
+WORKDIR /w
+USER 1000
+RUN id -u
+`
+
+describe('builds', () => {
+  test('with RUN, COPY and mounts, and the image has the digests of root’s', () => {
+    const directory = context({ Dockerfile: DOCKERFILE, file: 'contents' })
+    const built = tbuild(
+      '--metadata-file',
+      'metadata',
+      '-t',
+      'app',
+      '--build-arg',
+      'SOURCE_DATE_EPOCH=1',
+      directory,
+    )
+    expect(built).toMatchObject({ status: 0, stderr: expect.stringContaining(' 1000\n') })
+    expect(tbuild('info').stdout).toMatch(/^driver: +objects /m)
+    const own = join(HOME, 'root')
+    const options = {
+      encoding: 'utf8',
+      stdio: 'pipe',
+      env: { ...process.env, TBUILD_STORE: own },
+    } as const
+    expect(tbuild('save', '-o', 'base.oci', 'base')).toMatchObject({ status: 0 })
+    execFileSync(freshCommand(), ['load', '-i', join(HOME, 'base.oci')], options)
+    execFileSync(freshCommand(), ['-t', 'app', '--build-arg', 'SOURCE_DATE_EPOCH=1', directory], options)
+    const found = layersOf(tbuild('inspect', 'app').stdout)
+    expect(found).toHaveLength(5)
+    expect(found).toEqual(layersOf(execFileSync(freshCommand(), ['inspect', 'app'], options)))
+  })
+
+  test('by the copy driver as well', () => {
+    const directory = context({ Dockerfile: DOCKERFILE, file: 'contents' })
+    const args = ['--store', join(HOME, 'copy'), '--driver', 'copy']
+    expect(tbuild('import', ...args, 'base.tar', 'base')).toMatchObject({ status: 0 })
+    expect(tbuild('build', ...args, '-t', 'app', directory)).toMatchObject({ status: 0 })
+  })
+
+  test('an owner that the namespace does not have is named', () => {
+    const directory = context({ Dockerfile: 'FROM base\nCOPY --chown=200000 file /f\nRUN true', file: '' })
+    expect(tbuild(directory)).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/OWNER_NOT_MAPPED[^]*\/etc\/subuid/),
+    })
+  })
+})
+
+describe('containers', () => {
+  test('have the usual devices, no others, and nothing of the host’s files', () => {
+    const { stdout, status } = inside(
+      'echo x > /dev/null && head -c 3 /dev/zero | wc -c; ls /; mknod /x c 1 3; ls /home /root',
+    )
+    expect(status).not.toBe(0)
+    expect(stdout).toBe('3\nbin\ndev\netc\nproc\nsys\ntmp\n')
+    expect(inside('cat /proc/self/mountinfo').stdout).not.toMatch(new RegExp(`${HOME}|ext4|xfs|btrfs`))
+  })
+
+  test('root in one is the user outside', () => {
+    expect(inside('id -u; cat /proc/self/uid_map').stdout).toMatch(/^0\n +0 +\d\d+ +1\n +1 +\d+ +65536\n$/)
+    expect(inside('echo 1 > /proc/sys/kernel/panic')).toMatchObject({ status: 1 })
+    expect(inside('grep CapEff /proc/self/status').stdout).toMatch(/00000000a80425fb/)
+  })
+
+  test('die with tbuild', async () => {
+    const [file, argv, options] = asUser(['tbuild/bin/tbuild', 'run', 'base', 'sleep', '7604.5'])
+    const child = spawn(file, argv, { ...options, stdio: 'ignore' })
+    for (let i = 0; i < 200 && !sleeps(); i++) await wait(50)
+    expect(sleeps()).toBe(true)
+    child.kill('SIGKILL')
+    for (let i = 0; i < 100 && sleeps(); i++) await wait(50)
+    expect(sleeps()).toBe(false)
+  })
+
+  test('a limit that cannot be set is refused, not forgotten', () => {
+    expect(tbuild('run', '--memory', '64m', 'base', 'true')).toMatchObject({
+      status: 125,
+      stderr: expect.stringContaining('LIMITS_UNAVAILABLE'),
+    })
+  })
+})
+
+test('the store is the user’s, adds up, is well, and goes', () => {
+  const store = join(HOME, '.local/share/tbuild')
+  expect(statSync(store).uid).toBe(statSync(HOME).uid)
+  expect(tbuild('fsck')).toMatchObject({ status: 0 })
+  const { allocatedBytes } = JSON.parse(tbuild('df', '--json').stdout) as { allocatedBytes: number }
+  const [blocks = ''] = execFileSync('du', ['-s', '--block-size=512', store], { encoding: 'utf8' }).split(
+    '\t',
+  )
+  expect(allocatedBytes).toBe(Number(blocks) * 512)
+  expect(tbuild('rmi', 'app', 'base')).toMatchObject({ status: 0 })
+  expect(tbuild('prune', '--all', '--force')).toMatchObject({ status: 0 })
+  expect(execFileSync('find', [join(store, 'objects'), '-type', 'f'], { encoding: 'utf8' })).toBe('')
+})
+
+test('without subordinate ids, what needs no namespace works; the rest says what is missing', () => {
+  execFileSync('usermod', ['--del-subuids', '1-4294967295', '--del-subgids', '1-4294967295', USER])
+  expect(tbuild('version')).toMatchObject({ status: 0 })
+  expect(tbuild('images')).toMatchObject({ status: 0 })
+  expect(tbuild('import', 'base.tar', 'base')).toMatchObject({
+    status: 1,
+    stderr: expect.stringMatching(/ROOT_REQUIRED\]\nhint: .*usermod --add-subuids/),
+  })
+})
+
+test('the store’s contract is kept in a user namespace', () => {
+  // It is the same suite (cas/drivers/contract.ts), by a process that is root of such a namespace.
+  const jest = [
+    '--experimental-vm-modules',
+    '--disable-warning=ExperimentalWarning',
+    'node_modules/jest/bin/jest.js',
+  ]
+  execFileSync('usermod', ['--add-subuids', '100000-165535', '--add-subgids', '100000-165535', USER])
+  mkdirSync(join(HOME, 'tmp'))
+  execFileSync('chown', [USER, join(HOME, 'tmp')])
+  const args = ['--cacheDirectory', join(HOME, 'tmp/jest'), 'test/drivers', '-t', 'the driver objects']
+  const command = 'cd tbuild && TMPDIR=$HOME/tmp exec runtime/launcher/launcher "$0" "$@"'
+  const { status, stderr } = run('sh', '-c', command, process.execPath, ...jest, ...args)
+  expect([status, /Tests: .*/.exec(stderr)?.[0], stderr]).toEqual([
+    0,
+    expect.stringMatching(/ 3\d passed/),
+    expect.anything(),
+  ])
+}, 240_000)
