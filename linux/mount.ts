@@ -261,8 +261,9 @@ export function mountDirectory(directory: number, attributes = 0): number {
   }
 }
 
-/** Why this process may mount nothing (EPERM: it lacks CAP_SYS_ADMIN); `undefined` when it may. */
+/** Why this process may mount nothing, though it is root's (EPERM: it lacks CAP_SYS_ADMIN); `undefined` when it may, and of an ordinary user's. */
 export function mountRefusal(): SysError | undefined {
+  if (process.geteuid?.() !== 0) return undefined
   try {
     closeSync(fsopen('tmpfs'))
     return undefined
