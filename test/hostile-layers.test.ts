@@ -384,6 +384,12 @@ describe.each(bombs)('%s', (codec, mediaType, first, part, parts) => {
   })
 })
 
+test('endless zeros, though they take no room', async () => {
+  const part = zstdCompressSync(Buffer.alloc(64 * MIB))
+  const first = zstdCompressSync(tenGigabytes)
+  expect(await attempt((store) => importTar(store, endless(first, part)))).toEqual(refusal('LAYER_BOMB'))
+}, 60_000)
+
 test('a zstd frame that wants a window of 2 GiB', async () => {
   const frame = Buffer.from('28b52ffd00a8230000', 'hex')
   expect(await attempt((store) => importTar(store, pieces(frame)))).toEqual(refusal('COMPRESSION_INVALID'))
