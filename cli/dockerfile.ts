@@ -4,7 +4,7 @@ import { basename, join } from 'node:path'
 import { loadContext } from '../builder/index.ts'
 import { TbuildError } from '../errors.ts'
 import { contextSource } from './contexts.ts'
-import { openChosenStore } from './store.ts'
+import { openStoreToRead } from './store.ts'
 
 export interface DockerfileText {
   readonly text: Buffer
@@ -44,7 +44,7 @@ export async function readDockerfile({
     const path = file ?? join(context, 'Dockerfile')
     return { text: readFile(path), file: path, ignore: ignoreFile(context, path) }
   }
-  await using store = await openChosenStore({ store: option })
+  await using store = await openStoreToRead({ store: option })
   const fetched = await loadContext(source, store)
   const { dockerfile } = fetched
   return {

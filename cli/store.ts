@@ -33,17 +33,26 @@ export function chosenDriver(
 }
 
 /** To be disposed: that is when what is pending becomes durable, and the lease comes free. */
-export async function openChosenStore(options: {
-  readonly store: string | undefined
-  readonly driver?: string | undefined
-}): Promise<Store> {
+export async function openChosenStore(
+  options: {
+    readonly store: string | undefined
+    readonly driver?: string | undefined
+  },
+  { onlyReads = false }: { readonly onlyReads?: boolean } = {},
+): Promise<Store> {
   return openStore(storePath(options.store), {
+    onlyReads,
     driver: chosenDriver(options.driver),
     beforeSweep: async (dead) => {
       const { sweepCgroups } = await import('../runtime/index.ts')
       await sweepCgroups((scope) => !dead.has(scope))
     },
   })
+}
+
+/** The same for a command that changes nothing: also where the store's disk is mounted read-only. */
+export async function openStoreToRead(options: { readonly store: string | undefined }): Promise<Store> {
+  return openChosenStore(options, { onlyReads: true })
 }
 
 function nonEmpty(text: string | undefined): string | undefined {

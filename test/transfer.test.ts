@@ -388,14 +388,29 @@ describe('what is refused, with nothing left visible', () => {
   })
 
   test('a bomb, before it has filled the disk', async () => {
-    const zeros = Buffer.alloc(200 * 1024 * 1024)
-    const tar = await tarBytes([{ name: 'zeros', contents: zeros }])
+    const tar = await tarBytes([{ name: 'full', contents: Buffer.alloc(200 * 1024 * 1024, 'a') }])
     await publish(real, 'bomb-gzip:1', [
       { blob: gzipSync(tar, { level: 9 }), mediaType: MEDIA.layerGzip, tar },
     ])
     await publish(real, 'bomb-zstd:1', [{ blob: zstdCompressSync(tar), mediaType: MEDIA.layerZstd, tar }])
     for (const name of ['bomb-gzip', 'bomb-zstd'])
       expect(await refused(name)).toMatchObject({ code: 'LAYER_BOMB' })
+  })
+
+  test('zeros are no bomb, for they take no room', async () => {
+    const tar = await tarBytes([{ name: 'zeros', contents: Buffer.alloc(200 * 1024 * 1024) }])
+    await publish(real, 'zeros-gzip:1', [
+      { blob: gzipSync(tar, { level: 9 }), mediaType: MEDIA.layerGzip, tar },
+    ])
+    await publish(real, 'zeros-zstd:1', [{ blob: zstdCompressSync(tar), mediaType: MEDIA.layerZstd, tar }])
+    for (const name of ['zeros-gzip', 'zeros-zstd']) {
+      await using store = await newStore()
+      const { image } = await pull(store, `${real.host}/${name}:1`)
+      expect(image.config.rootfs.diff_ids).toEqual([sha256(tar)])
+      expect((await store.fsck()).problems).toEqual([])
+      const usage = (await store.ledger()).usage().measure()
+      expect(usage.allocatedBytes).toBeLessThan(5_000_000)
+    }
   })
 
   test('zeros that we compressed ourselves are no bomb', async () => {

@@ -119,3 +119,39 @@ describe('the source', () => {
     }
   })
 })
+
+describe('a bomb', () => {
+  const MIB = 1024 * 1024
+  /** Letters or zeros, 16 MiB to a frame. */
+  async function* frame(byte: number, count: number): AsyncGenerator<Uint8Array> {
+    const packed = zstdCompressSync(Buffer.alloc(16 * MIB, byte))
+    for (let i = 0; i < count; i++) yield packed
+  }
+  async function given(source: AsyncIterable<Uint8Array>, dropsZeros: boolean): Promise<number | string> {
+    let bytes = 0
+    try {
+      for await (const chunk of decompress(source, { what: 'it', dropsZeros })) bytes += chunk.length
+    } catch (error) {
+      return String((error as { readonly code: unknown }).code)
+    }
+    return bytes / MIB
+  }
+
+  test('what is no zeros is counted, also between zeros', async () => {
+    expect(await given(frame(97, 4), true)).toBe(64)
+    expect(await given(frame(97, 5), true)).toBe('LAYER_BOMB')
+    const mixed = async function* (): AsyncGenerator<Uint8Array> {
+      for (let i = 0; i < 6; i++) {
+        yield* frame(0, 2)
+        yield* frame(97, 1)
+      }
+    }
+    expect(await given(mixed(), true)).toBe('LAYER_BOMB')
+  })
+
+  test('zeros are not, up to 1 GiB, where the reader drops them', async () => {
+    expect(await given(frame(0, 5), false)).toBe('LAYER_BOMB')
+    expect(await given(frame(0, 64), true)).toBe(1024)
+    expect(await given(frame(0, 65), true)).toBe('LAYER_BOMB')
+  })
+})

@@ -30,6 +30,7 @@ export async function importTar(
 ): Promise<Image> {
   const config = applyChanges({}, options.changes ?? [])
   const tar = decompress(source, {
+    dropsZeros: true,
     accept: ['none', 'gzip', 'zstd', 'xz', 'bzip2'],
     what: 'the archive',
     signal: options.signal,

@@ -205,7 +205,11 @@ async function dockerImage(load: Load, entry: DockerEntry): Promise<Prepared> {
   await eachLimited([...files], LAYERS_AT_ONCE, load.options.signal, async ([diffId, layer], signal) => {
     if (layer !== undefined) {
       const bytes = watched(load, layer, diffId, signal)
-      const tar = decompress(bytes, { what: `the layer ${JSON.stringify(layer.name)}`, signal })
+      const tar = decompress(bytes, {
+        what: `the layer ${JSON.stringify(layer.name)}`,
+        dropsZeros: true,
+        signal,
+      })
       await store.layers.ingestTar(tar, { expected: diffId, signal })
     }
     const size = store.layers.find(diffId)?.size ?? 0

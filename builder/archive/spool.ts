@@ -3,13 +3,13 @@
  * a table of their names. Names never become paths on this machine.
  */
 import { createHash, type Hash } from 'node:crypto'
-import { closeSync, createReadStream, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, createReadStream, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { posix } from 'node:path'
 import { TarReader, type Digest, type Store, type TarEntry, type TarHandler } from '../../cas/index.ts'
 import { TbuildError } from '../../errors.ts'
-import { decompress } from './decompress.ts'
+import { decompress, partsOf } from './decompress.ts'
 
 /** A file of the archive. */
 export interface SpooledFile {
@@ -56,9 +56,10 @@ export async function spoolArchive(
   const table = new Table(fd)
   try {
     const reader = new TarReader(table)
-    for await (const chunk of decompress(source, { what: 'the archive', signal: options.signal }))
-      reader.feed(chunk)
+    const how = { what: 'the archive', dropsZeros: true, signal: options.signal }
+    for await (const chunk of decompress(source, how)) reader.feed(chunk)
     reader.finish()
+    table.finish()
   } catch (error) {
     await dispose()
     throw error
@@ -118,8 +119,16 @@ class Table implements TarHandler {
 
   data(chunk: Buffer, offset: number): void {
     this.#current?.hash.update(chunk)
-    for (let done = 0; done < chunk.length;)
-      done += writeSync(this.#fd, chunk, done, chunk.length - done, this.#end + offset + done)
+    for (const { at, length, isZero } of partsOf(chunk)) {
+      if (isZero) continue
+      for (let done = 0; done < length;)
+        done += writeSync(this.#fd, chunk, at + done, length - done, this.#end + offset + at + done)
+    }
+  }
+
+  /** Where zeros were not written, they are read. */
+  finish(): void {
+    ftruncateSync(this.#fd, this.#end)
   }
 
   end(): void {

@@ -89,7 +89,7 @@ export async function storeLayer(
   if (present && (kept || options.refetchBlobs !== true)) return 'exists'
   const ingest = async (bytes: AsyncIterable<Uint8Array>): Promise<void> => {
     const what = `the layer ${descriptor.digest}`
-    const tar = decompress(bytes, { accept: [codec], what, signal: options.signal })
+    const tar = decompress(bytes, { accept: [codec], what, dropsZeros: true, signal: options.signal })
     if (present) await checkDiffId(tar, diffId, what)
     else await store.layers.ingestTar(tar, { expected: diffId, signal: options.signal })
   }

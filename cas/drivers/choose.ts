@@ -31,8 +31,10 @@ import { writeErofs } from '../erofs/image.ts'
 import { LayerTree } from '../layer/tree.ts'
 import type { DiffId } from '../oci.ts'
 import type { StoreContext } from '../store/context.ts'
+import type { Database, Row } from '../store/database.ts'
 import type { DriverChoice } from '../store/layers.ts'
 import { streamLayer } from '../store/layer-tar.ts'
+import { segmentPath } from '../store/paths.ts'
 import { createCopyDriver } from './copy.ts'
 import { createErofsDriver } from './erofs.ts'
 import { createObjectsDriver } from './objects.ts'
@@ -75,7 +77,8 @@ function choice(context: StoreContext, name: DriverName, reason: string): Driver
     const driver: Driver = createErofsDriver(context, (diffId) => rebuildImage(context, driver, diffId))
     return { driver, reason }
   }
-  const refusal = probe(context, 'overlay')
+  // Where nothing can be written no root is made of either kind.
+  const refusal = context.isReadOnly ? undefined : probe(context, 'overlay')
   const tar = (diffId: DiffId): AsyncIterable<Buffer> => streamLayer(context, diffId)
   const driver = createCopyDriver(context, tar, refusal === undefined)
   if (refusal === undefined) return { driver, reason }
@@ -99,12 +102,17 @@ function probe(context: StoreContext, name: keyof typeof TRIED | 'copy'): string
   const known = String(db.get('SELECT value FROM meta WHERE key = ?', name)?.['value'] ?? '')
   const start = `${bootId()} `
   if (known.startsWith(start)) return known.slice(start.length) || undefined
+  if (context.isReadOnly && (name === 'objects' || imageOf(db) === undefined))
+    return contentKind(db) === 'objects'
+      ? undefined
+      : 'nothing can be tried on a disk that is mounted read-only'
   const path = context.workDirectory('probe')
   let refusal: string | undefined
   try {
-    if (name === 'erofs') tryErofs(path)
-    else if (name === 'objects') tryObjects(context, path)
-    else tryOverlay(context, path)
+    if (name === 'overlay') tryOverlay(context, path)
+    else if (context.isReadOnly) tryImage(context)
+    else if (name === 'erofs') tryErofs(path)
+    else tryObjects(context, path)
   } catch (error) {
     if (!(error instanceof SysError) || isPassing(error)) throw error
     refusal = `the kernel ${TRIED[name]} (${error.message})`
@@ -135,6 +143,28 @@ function tryErofs(directory: string): void {
   } finally {
     closeSync(fd)
   }
+}
+
+/** One that is there, where none can be written. */
+function tryImage({ db, paths }: StoreContext): void {
+  const row = imageOf(db)
+  const sql = 'SELECT segment FROM layer_segments WHERE diff_id = ? ORDER BY device'
+  const segments = db
+    .all(sql, row?.['diff_id'] ?? null)
+    .map(({ segment }) => segmentPath(paths, Number(segment)))
+  const opened: number[] = []
+  try {
+    for (const path of [join(paths.layers, String(row?.['image'])), ...segments])
+      opened.push(openSync(path, 'r'))
+    const [image = -1, ...devices] = opened
+    opened.push(mountErofs(image, devices))
+  } finally {
+    for (const fd of opened) closeSync(fd)
+  }
+}
+
+function imageOf(db: Database): Row | undefined {
+  return db.get('SELECT diff_id, image FROM layers WHERE image IS NOT NULL ORDER BY stored_at LIMIT 1')
 }
 
 /** A file whose data is elsewhere, not in the bottommost layer, and an upper that it could be copied up to. */

@@ -12,7 +12,7 @@ import type { StoreContext } from '../store/context.ts'
 import { discard } from '../store/discard.ts'
 
 export interface Trees extends Disposable {
-  /** As `Driver.lower`; the descriptor stays open. */
+  /** As `Driver.lower`; the descriptor stays open. Throws `LAYER_FILE_TOO_LARGE`. */
   lower(diffId: DiffId): Promise<number>
 }
 
@@ -49,6 +49,8 @@ export function createTrees(
         closeSync(fd)
       }
       recorded = db.transaction(() => record(diffId, path))
+    } catch (error) {
+      throw isErrno(error, 'EFBIG') ? tooLarge(diffId, error) : error
     } finally {
       if (!recorded) await discard(path)
     }
@@ -85,6 +87,18 @@ function notMapped(diffId: DiffId, cause: unknown): TbuildError {
   const hint =
     'More subordinate ids for this user in /etc/subuid and /etc/subgid: see usermod(8), --add-subuids.'
   return new TbuildError('OWNER_NOT_MAPPED', message, { hint, cause })
+}
+
+/** Holes cost nothing in a segment or an index image; a directory's file system has a limit (ext4: 16 TiB). */
+function tooLarge(diffId: DiffId, cause: unknown): TbuildError {
+  return new TbuildError(
+    'LAYER_FILE_TOO_LARGE',
+    `The layer ${diffId} has a file that is larger than the store's file system takes.`,
+    {
+      hint: 'Its files can be listed, read and saved, but mounted only by the driver erofs, or in a store on a file system that takes it.',
+      cause,
+    },
+  )
 }
 
 let boot: string | undefined

@@ -38,6 +38,7 @@ import {
 } from '../store/paths.ts'
 import { syncDirectory } from '../store/spool.ts'
 import { orUnusable } from '../store/open.ts'
+import { isOnReadOnlyDisk, storeReadOnly } from '../store/read-only.ts'
 import { createTurns } from '../store/turns.ts'
 import { createContentVerifier, digestOfFile } from './bytes.ts'
 import { readImage, recordImage } from './images.ts'
@@ -54,7 +55,7 @@ export interface IndexRepair {
 
 /**
  * To be called before `openStore`, where that may throw `STORE_CORRUPT`. Resolves with nothing when the index is in order. A kill -9 in between leaves the store
- * as damaged as it was. Throws `STORE_TOO_NEW`, `STORE_IN_USE` (another process has a lease), `STORE_UNUSABLE`.
+ * as damaged as it was. Throws `STORE_TOO_NEW`, `STORE_IN_USE` (another process has a lease), `STORE_READ_ONLY`, `STORE_UNUSABLE`.
  */
 export async function repairStore(
   path: string,
@@ -62,6 +63,7 @@ export async function repairStore(
 ): Promise<IndexRepair | undefined> {
   const paths = storePaths(path)
   refuseOther(paths)
+  if (isOnReadOnlyDisk(paths)) throw storeReadOnly(paths)
   const reason = findDamage(paths)
   if (reason === undefined) return undefined
   for (const directory of [

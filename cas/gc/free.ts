@@ -12,7 +12,6 @@
 import {
   closeSync,
   constants,
-  existsSync,
   fstatSync,
   fsyncSync,
   openSync,
@@ -159,9 +158,18 @@ export function lockSegment(paths: StorePaths, id: number, flags = 0): number | 
 
 /** Nobody adds to the segment now. */
 export function isUnlocked(paths: StorePaths, id: number): boolean {
-  const fd = lockSegment(paths, id)
-  if (fd !== undefined) closeSync(fd)
-  return fd !== undefined || !existsSync(segmentPath(paths, id))
+  let fd
+  try {
+    fd = openSync(segmentPath(paths, id), 'r')
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return true
+    throw error
+  }
+  try {
+    return flock(fd, 'exclusive')
+  } finally {
+    closeSync(fd)
+  }
 }
 
 function punch({ db, paths }: StoreContext, id: number, regions: readonly Region[]): number {

@@ -9,11 +9,15 @@ import type { Digest } from '../oci.ts'
 import type { Database } from './database.ts'
 import { takeLease, type Lease } from './lease.ts'
 import type { StorePaths } from './paths.ts'
+import { storeReadOnly } from './read-only.ts'
 import { createSpool, type Spool } from './spool.ts'
 
 export interface StoreContext {
   readonly paths: StorePaths
   readonly db: Database
+  /** Its disk is: `db` is a copy, and what is noted in it goes. */
+  readonly isReadOnly: boolean
+  /** Throws `STORE_READ_ONLY`. */
   readonly lease: () => Lease
   /** The lease's name, if one was taken. */
   readonly scope: string | undefined
@@ -31,18 +35,23 @@ export interface StoreContext {
   readonly release: () => void
 }
 
-export function createContext(paths: StorePaths, db: Database): StoreContext {
+/** @param scratch of a read-only store: where this process's files are instead of in a lease's work directory */
+export function createContext(paths: StorePaths, db: Database, scratch?: string): StoreContext {
   let lease: Lease | undefined
   // Through it an overlay's options name "/layers/..." in a container's table of mounts, and no path of the host.
   let root: number | undefined
   let reader: ContentReader | undefined
   let hashThread: HashThread | undefined
   let count = 0
-  const taken = (): Lease => (lease ??= takeLease(paths, db))
-  const workPath = (prefix: string): string => join(taken().workDirectory, `${prefix}-${++count}`)
+  const taken = (): Lease => {
+    if (scratch !== undefined) throw storeReadOnly(paths)
+    return (lease ??= takeLease(paths, db))
+  }
+  const workPath = (prefix: string): string => join(scratch ?? taken().workDirectory, `${prefix}-${++count}`)
   return {
     paths,
     db,
+    isReadOnly: scratch !== undefined,
     lease: taken,
     get scope() {
       return lease?.scope
@@ -61,6 +70,7 @@ export function createContext(paths: StorePaths, db: Database): StoreContext {
       return openat2(root, relative(paths.root, path), { flags: constants.O_RDONLY | constants.O_DIRECTORY })
     },
     hold: (digests) => {
+      if (scratch !== undefined) return
       const { scope } = taken()
       for (const digest of digests) db.run('INSERT OR IGNORE INTO leased VALUES (?, ?)', scope, digest)
     },

@@ -90,8 +90,9 @@ const BUSY_MS = 30_000
 /**
  * Throws `STORE_TOO_NEW`, `STORE_CORRUPT`, or what `node:sqlite` throws.
  * @param mayCreate is asked, under the lock, before an index is made where there is none; it throws when one is lost
+ * @param shown of a copy: what it is of, for messages
  */
-export function openDatabase(path: string, mayCreate: () => void = () => {}): Database {
+export function openDatabase(path: string, mayCreate: () => void = () => {}, shown = path): Database {
   const db = new DatabaseSync(path, { timeout: BUSY_MS })
   try {
     db.exec('PRAGMA synchronous = NORMAL')
@@ -105,9 +106,9 @@ export function openDatabase(path: string, mayCreate: () => void = () => {}): Da
     }
   } catch (error) {
     if (db.isOpen) db.close()
-    throw corrupt(error, path)
+    throw corrupt(error, shown)
   }
-  return wrap(db, path)
+  return wrap(db, shown)
 }
 
 function create(db: DatabaseSync, mayCreate: () => void): void {

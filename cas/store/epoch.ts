@@ -46,5 +46,5 @@ export function isOver(paths: StorePaths, epoch: Epoch): boolean {
 }
 
 function openLock(paths: StorePaths, epoch: Epoch): number {
-  return openSync(join(paths.root, `epoch-${epoch}`), 'a', 0o600)
+  return openSync(join(paths.locks, `epoch-${epoch}`), 'a', 0o600)
 }

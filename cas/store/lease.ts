@@ -95,6 +95,30 @@ function scopesInUse(paths: StorePaths, db: Database): string[] {
   return [...new Set([...leased, ...readdirSync(paths.work)])].filter((scope) => SCOPE.test(scope))
 }
 
+/** In a copy of the index, beside a store that nothing can be taken away from: what is held by nobody is not held. */
+export function forgetDeadRows(paths: StorePaths, db: Database): void {
+  for (const row of db.all('SELECT DISTINCT scope FROM leased')) {
+    const scope = String(row['scope'])
+    if (SCOPE.test(scope) && !isLocked(join(paths.leases, scope)))
+      db.run('DELETE FROM leased WHERE scope = ?', scope)
+  }
+}
+
+function isLocked(path: string): boolean {
+  let fd: number
+  try {
+    fd = openSync(path, 'r')
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return false
+    throw error
+  }
+  try {
+    return !flock(fd, 'shared')
+  } finally {
+    closeSync(fd)
+  }
+}
+
 function isYoung(paths: StorePaths, name: string): boolean {
   if (!UNNAMED.test(name)) return false
   const made = statSync(join(paths.leases, name), { throwIfNoEntry: false })?.mtimeMs

@@ -6,19 +6,18 @@ import { flockWait } from '../../linux/index.ts'
 import type { DiffId } from '../oci.ts'
 import { streamVerified } from './blobs.ts'
 import type { StoreContext } from './context.ts'
+import type { Database } from './database.ts'
 import { blobPath } from './paths.ts'
 import type { LayerStore } from './types.ts'
 
 /** A tar that is not what it should be is lost, as it was before; `fsck` names the images that miss it. */
 export async function convertLegacy(context: StoreContext, layers: LayerStore): Promise<void> {
   const { db, paths } = context
-  const isOld = (): boolean =>
-    db.get("SELECT 1 AS one FROM sqlite_master WHERE type = 'table' AND name = 'legacy'") !== undefined
-  if (!isOld()) return
+  if (!isLegacy(db)) return
   const lock = openSync(join(paths.root, 'migration'), 'a', 0o600)
   try {
     await flockWait(lock, 'exclusive')
-    if (!isOld()) return
+    if (!isLegacy(db)) return
     for (const row of db.all('SELECT diff_id FROM legacy ORDER BY diff_id')) {
       const diffId = String(row['diff_id']) as DiffId
       const tar = blobPath(paths, diffId)
@@ -40,4 +39,9 @@ export async function convertLegacy(context: StoreContext, layers: LayerStore): 
   } finally {
     closeSync(lock)
   }
+}
+
+/** Some layers are still to be converted. */
+export function isLegacy(db: Database): boolean {
+  return db.get("SELECT 1 AS one FROM sqlite_master WHERE type = 'table' AND name = 'legacy'") !== undefined
 }

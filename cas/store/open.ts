@@ -12,6 +12,7 @@ import type { DriverName } from '../drivers/types.ts'
 import { createLayerStore, type DriverChoice } from './layers.ts'
 import { sweepDeadLeases } from './lease.ts'
 import { convertLegacy } from './legacy.ts'
+import { isOnReadOnlyDisk, openReadOnly, storeReadOnly, type ReadOnlyStore } from './read-only.ts'
 import { storePaths, type StorePaths } from './paths.ts'
 import { keptSequence, namesSequence } from './names.ts'
 import { openNotes } from '../stat-cache/note.ts'
@@ -27,6 +28,8 @@ import type { Store } from './types.ts'
 export interface OpenStoreOptions {
   /** Instead of the one that is found by probing. */
   readonly driver?: DriverName | undefined
+  /** The store is only looked at: then it may be on a disk that is mounted read-only. */
+  readonly onlyReads?: boolean
   /**
    * Is told the scopes of processes that died, before their work directories go: what they left of cgroups must go first, for their
    * containers' last processes may still be dying.
@@ -36,14 +39,14 @@ export interface OpenStoreOptions {
 
 /**
  * Opens the store at `path`, makes it if there is none, and cleans up after processes that died. Costs 2 ms when there is nothing to do.
- * Throws `STORE_UNUSABLE` (no permission, not a store, read-only), `STORE_TOO_NEW`, `STORE_CORRUPT`.
+ * Throws `STORE_UNUSABLE` (no permission, not a store), `STORE_READ_ONLY`, `STORE_TOO_NEW`, `STORE_CORRUPT`.
  */
 export async function openStore(path: string, options: OpenStoreOptions = {}): Promise<Store> {
-  const paths = storePaths(path)
-  const { db, wasFull } = openWithRoom(paths)
-  const context = createContext(paths, db)
+  const { paths, db, wasFull, readOnly } = await openIndex(storePaths(path), options.onlyReads)
+  const context = createContext(paths, db, readOnly?.scratch)
   try {
-    await sweepDeadLeases(paths, db, undefined, options.beforeSweep ?? (async () => {}))
+    if (readOnly === undefined)
+      await sweepDeadLeases(paths, db, undefined, options.beforeSweep ?? (async () => {}))
   } catch (error) {
     db[Symbol.dispose]()
     throw error
@@ -53,7 +56,7 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
   const choose = (): DriverChoice => (chosen ??= chooseDriver(context, options.driver))
   const layers = createLayerStore(context, choose)
   try {
-    await convertLegacy(context, layers)
+    if (readOnly === undefined) await convertLegacy(context, layers)
   } catch (error) {
     db[Symbol.dispose]()
     throw error
@@ -96,9 +99,25 @@ export async function openStore(path: string, options: OpenStoreOptions = {}): P
       usage.flush()
       context.release()
       db[Symbol.dispose]()
-      keepReserve(paths, { wasGiven: wasFull })
+      if (readOnly === undefined) keepReserve(paths, { wasGiven: wasFull })
+      else readOnly[Symbol.dispose]()
     },
   }
+}
+
+interface OpenIndex {
+  readonly paths: StorePaths
+  readonly db: Database
+  readonly wasFull: boolean
+  readonly readOnly?: ReadOnlyStore
+}
+
+async function openIndex(paths: StorePaths, onlyReads = false): Promise<OpenIndex> {
+  if (!isOnReadOnlyDisk(paths)) return { paths, ...openWithRoom(paths) }
+  if (!onlyReads) throw storeReadOnly(paths)
+  const kept = orUnusable(paths, () => keptSequence(paths))
+  const readOnly = await openReadOnly(paths, (copy) => openChecked(paths, kept, copy))
+  return { paths: readOnly.paths, db: readOnly.db, wasFull: false, readOnly }
 }
 
 /** A full disk is the time when a store must open, to be pruned. */
@@ -120,17 +139,22 @@ function openFiles(paths: StorePaths): Database {
   return orUnusable(paths, () => {
     const isNew = !existsSync(paths.index)
     if (isNew) make(paths)
-    // First the file, then the index, which is never behind it.
-    const kept = keptSequence(paths)
-    const db = openDatabase(paths.index, () => refuseLostIndex(paths))
-    if (kept !== undefined && kept > namesSequence(db)) {
-      db[Symbol.dispose]()
-      throw lostIndex(`The store's index ${paths.index} is older than what else is in the store`)
-    }
+    const db = openChecked(paths, keptSequence(paths))
     makeDirectories(paths)
     if (isNew) syncDirectory(paths.root)
     return db
   })
+}
+
+/**
+ * @param kept is read before the index, which is never behind it
+ * @param index the index, or a copy of it
+ */
+function openChecked(paths: StorePaths, kept: number | undefined, index = paths.index): Database {
+  const db = openDatabase(index, () => refuseLostIndex(paths), paths.index)
+  if (kept === undefined || kept <= namesSequence(db)) return db
+  db[Symbol.dispose]()
+  throw lostIndex(`The store's index ${paths.index} is older than what else is in the store`)
 }
 
 /** ENOENT: of a place that takes no directories. */

@@ -27,6 +27,8 @@ export interface StorePaths {
   readonly work: string
   /** A locked file for each process that uses the store. */
   readonly leases: string
+  /** Epochs' locks: the root, where that can be written to. */
+  readonly locks: string
 }
 
 export function storePaths(root: string): StorePaths {
@@ -42,6 +44,7 @@ export function storePaths(root: string): StorePaths {
     cacheMounts: join(root, 'cache-mounts'),
     work: join(root, 'work'),
     leases: join(root, 'leases'),
+    locks: root,
   }
 }
 

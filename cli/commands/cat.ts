@@ -6,7 +6,7 @@ import { lookupPath, parseImagePath } from '../image-path.ts'
 import { resolveImage } from '../images.ts'
 import { interruptible } from '../interrupt.ts'
 import { out } from '../output.ts'
-import { openChosenStore } from '../store.ts'
+import { openStoreToRead } from '../store.ts'
 
 export const cat = defineCommand({
   usage: 'IMAGE:PATH [PATH...]',
@@ -27,7 +27,7 @@ printed is verified: damage is an error, for files over 1 MiB after some of it h
       })
     }
     await interruptible(async (signal) => {
-      await using store = await openChosenStore(options)
+      await using store = await openStoreToRead(options)
       const found = resolveImage(store, image).image
       const view = (await store.ledger()).view(found.config.rootfs.diff_ids)
       for (const one of [path, ...more.map(bytesOf)]) await print(view, one, image, signal)

@@ -102,10 +102,10 @@ async function withStore<T>(
   option: string | undefined,
   work: (baseImage: CheckOptions['baseImage']) => T,
 ): Promise<T> {
-  const { openChosenStore, storePath } = await import('../store.ts')
+  const { openStoreToRead, storePath } = await import('../store.ts')
   if (!existsSync(join(storePath(option), 'index.db'))) return work(undefined)
   const { formatReference, parseReference } = await import('../../registry/index.ts')
-  await using store = await openChosenStore({ store: option })
+  await using store = await openStoreToRead({ store: option })
   return work((name): BaseImage | undefined => {
     try {
       const image = store.images.byName(formatReference(parseReference(name)))

@@ -3,7 +3,7 @@ import { STORE_OPTION, defineCommand } from '../arguments/types.ts'
 import { humanSize, shortId, table } from '../format.ts'
 import { familiarName } from '../images.ts'
 import { out } from '../output.ts'
-import { openChosenStore } from '../store.ts'
+import { openStoreToRead } from '../store.ts'
 
 export const df = defineCommand({
   usage: '[OPTIONS]',
@@ -35,7 +35,7 @@ has. ON DISK is what would be free if it went alone. The total is what du(1) cou
 /** An open store has files of its own: it is counted when it is closed. */
 async function measure(options: { readonly store: string | undefined }): Promise<DiskUsage> {
   const read = async () => {
-    await using store = await openChosenStore(options)
+    await using store = await openStoreToRead(options)
     return (await store.ledger()).usage()
   }
   return (await read()).measure()

@@ -5,7 +5,7 @@ import { escapedName, jsonName } from '../image-path.ts'
 import { familiarName, resolveImage } from '../images.ts'
 import { interruptible } from '../interrupt.ts'
 import { out, say } from '../output.ts'
-import { openChosenStore } from '../store.ts'
+import { openStoreToRead } from '../store.ts'
 
 export const diff = defineCommand({
   usage: '[OPTIONS] A [B]',
@@ -26,7 +26,7 @@ last when there is none.`,
   arguments: { least: 1, most: 2 },
   async run({ options, args: [first = '', second] }) {
     const { before, changes } = await interruptible(async () => {
-      await using store = await openChosenStore(options)
+      await using store = await openStoreToRead(options)
       const ledger = await store.ledger()
       const { image } = resolveImage(store, first)
       const pair =

@@ -45,7 +45,7 @@ well, 1 all problems were repaired, 4 some are left, 8 the check itself failed.`
         const how = { signal, onProgress: progress.observe }
         try {
           const index = repair ? await repairStore(storePath(options.store), how) : undefined
-          await using store = await openChosenStore(options)
+          await using store = await openChosenStore(options, { onlyReads: !repair })
           return { index, report: await store.fsck({ quick, repair, ...how }) }
         } finally {
           progress.finish()

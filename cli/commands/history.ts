@@ -4,7 +4,7 @@ import { age, humanSize, shortId, table } from '../format.ts'
 import { resolveImage } from '../images.ts'
 import { out } from '../output.ts'
 import { clip, oneLine } from '../progress/text.ts'
-import { openChosenStore } from '../store.ts'
+import { openStoreToRead } from '../store.ts'
 
 export const history = defineCommand({
   usage: '[OPTIONS] IMAGE',
@@ -20,7 +20,7 @@ export const history = defineCommand({
   ],
   arguments: { least: 1, most: 1 },
   async run({ options, args: [name = ''] }) {
-    await using store = await openChosenStore(options)
+    await using store = await openStoreToRead(options)
     const { image } = resolveImage(store, name)
     const whole = options['no-trunc']
     const steps = stepsOf(store, image)

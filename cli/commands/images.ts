@@ -3,7 +3,7 @@ import { STORE_OPTION, defineCommand, type Values } from '../arguments/types.ts'
 import { age, humanSize, shortId, table } from '../format.ts'
 import { familiarName, imageSize } from '../images.ts'
 import { out } from '../output.ts'
-import { openChosenStore } from '../store.ts'
+import { openStoreToRead } from '../store.ts'
 
 const OPTIONS = {
   quiet: { kind: 'flag', short: 'q', help: 'Print ids only' },
@@ -23,7 +23,7 @@ export const images = defineCommand({
   ],
   arguments: { least: 0, most: 1 },
   async run({ options, args: [filter] }) {
-    await using store = await openChosenStore(options)
+    await using store = await openStoreToRead(options)
     const rows = store.images.list().flatMap((image) => rowsOf(store, image))
     const shown =
       filter === undefined ? rows : rows.filter((row) => row.repository === filter || row.name === filter)

@@ -4,7 +4,7 @@ import { imageSize } from '../images.ts'
 import { humanSize } from '../format.ts'
 import { out } from '../output.ts'
 import { hostPlatform } from '../platform.ts'
-import { openChosenStore } from '../store.ts'
+import { openStoreToRead } from '../store.ts'
 import { packageVersion } from '../version.ts'
 
 export const info = defineCommand({
@@ -16,7 +16,7 @@ export const info = defineCommand({
   ],
   arguments: { least: 0, most: 0 },
   async run({ options }) {
-    await using store = await openChosenStore(options)
+    await using store = await openStoreToRead(options)
     const runtime = describeRuntime()
     const images = store.images.list()
     const found = {

@@ -2,7 +2,7 @@ import type { Image, Store } from '../../cas/index.ts'
 import { STORE_OPTION, defineCommand } from '../arguments/types.ts'
 import { familiarName, imageSize, resolveImage } from '../images.ts'
 import { out } from '../output.ts'
-import { openChosenStore } from '../store.ts'
+import { openStoreToRead } from '../store.ts'
 
 export const inspect = defineCommand({
   usage: '[OPTIONS] IMAGE...',
@@ -14,7 +14,7 @@ export const inspect = defineCommand({
   ],
   arguments: { least: 1, most: Number.POSITIVE_INFINITY },
   async run({ options, args }) {
-    await using store = await openChosenStore(options)
+    await using store = await openStoreToRead(options)
     const found = args.map((text) => describe(store, resolveImage(store, text).image))
     out(`${JSON.stringify(found, undefined, 2)}\n`)
   },

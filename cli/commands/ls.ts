@@ -4,7 +4,7 @@ import { jsonName, lookupPath, nameForOutput, parseImagePath } from '../image-pa
 import { resolveImage } from '../images.ts'
 import { interruptible } from '../interrupt.ts'
 import { out } from '../output.ts'
-import { openChosenStore } from '../store.ts'
+import { openStoreToRead } from '../store.ts'
 
 export const ls = defineCommand({
   usage: '[OPTIONS] IMAGE[:PATH]',
@@ -26,7 +26,7 @@ times UTC.`,
   async run({ options, args: [place = ''] }) {
     const { image, path = '/' } = parseImagePath(place)
     const listings = await interruptible(async () => {
-      await using store = await openChosenStore(options)
+      await using store = await openStoreToRead(options)
       const found = resolveImage(store, image).image
       const view = (await store.ledger()).view(found.config.rootfs.diff_ids)
       const followLast = !options.long || path.endsWith('/')

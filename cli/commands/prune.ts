@@ -51,7 +51,7 @@ that is not enough, what holds the rest is listed.`,
       olderThanMs: ageOf(options.filter),
     }
     const { report, pins } = await interruptible(async (signal) => {
-      await using store = await openChosenStore(options)
+      await using store = await openChosenStore(options, { onlyReads: dryRun })
       const done = await store.prune({ ...wanted, signal, notice: (what) => say(WAITS[what]) })
       return { report: done, pins: done.cap?.pins ?? (dryRun ? pinsOf(store) : []) }
     })

@@ -5,7 +5,7 @@ import { escapedName, jsonName } from '../image-path.ts'
 import { familiarName, resolveImage } from '../images.ts'
 import { interruptible } from '../interrupt.ts'
 import { out } from '../output.ts'
-import { openChosenStore } from '../store.ts'
+import { openStoreToRead } from '../store.ts'
 
 export const reuse = defineCommand({
   usage: '[OPTIONS] A B',
@@ -23,7 +23,7 @@ files that differ. A file with several names counts its bytes once.`,
   arguments: { least: 2, most: 2 },
   async run({ options, args: [a = '', b = ''] }) {
     const found = await interruptible(async () => {
-      await using store = await openChosenStore(options)
+      await using store = await openStoreToRead(options)
       const [first, second] = [a, b].map((name) => ({ name, image: resolveImage(store, name).image }))
       const ledger = await store.ledger()
       return first && second && ledger.reuse(first, second)

@@ -4,7 +4,7 @@ import { STORE_OPTION, defineCommand } from '../arguments/types.ts'
 import { resolveImage } from '../images.ts'
 import { interruptible } from '../interrupt.ts'
 import { say } from '../output.ts'
-import { openChosenStore } from '../store.ts'
+import { openStoreToRead } from '../store.ts'
 
 export const save = defineCommand({
   usage: '[OPTIONS] IMAGE...',
@@ -28,7 +28,7 @@ A tar for docker load, podman load, skopeo and the like. An image given by its n
   async run({ options, args }) {
     refuseTerminal(options.output)
     await interruptible(async (signal) => {
-      await using store = await openChosenStore(options)
+      await using store = await openStoreToRead(options)
       const images = args.map((text) => resolveImage(store, text))
       const format = options.format === 'oci' ? 'oci' : 'docker'
       await writeArchive(options.output, saveImages(store, images, { format, signal, observe }), signal)

@@ -4,7 +4,7 @@ import { humanSize, table } from '../format.ts'
 import { escapedName, jsonName } from '../image-path.ts'
 import { out } from '../output.ts'
 import { oneLine } from '../progress/text.ts'
-import { openChosenStore } from '../store.ts'
+import { openStoreToRead } from '../store.ts'
 
 export const savings = defineCommand({
   usage: '[OPTIONS]',
@@ -22,7 +22,7 @@ the directories and packages that repeat most between layers.`,
   arguments: { least: 0, most: 0 },
   async run({ options }) {
     const read = async () => {
-      await using store = await openChosenStore(options)
+      await using store = await openStoreToRead(options)
       return (await store.ledger()).savings()
     }
     const found = (await read()).measure()
