@@ -368,6 +368,8 @@ describe('hostile layouts', () => {
   async function layout(change: {
     readonly layers?: readonly object[]
     readonly index?: readonly object[]
+    /** As index.json has it. */
+    readonly manifestSize?: number
     readonly entries?: readonly TestEntry[]
     readonly without?: Uint8Array
   }): Promise<Buffer> {
@@ -375,7 +377,12 @@ describe('hostile layouts', () => {
     const manifest = json({ schemaVersion: 2, config: describeBytes(MEDIA.config, config), layers })
     const index = json({
       schemaVersion: 2,
-      manifests: change.index ?? [describeBytes(MEDIA.manifest, manifest)],
+      manifests: change.index ?? [
+        {
+          ...describeBytes(MEDIA.manifest, manifest),
+          ...(change.manifestSize !== undefined && { size: change.manifestSize }),
+        },
+      ],
     })
     const blobs = [layer, config, manifest].filter((bytes) => bytes !== change.without).map(blob)
     return tarBytes([
@@ -400,6 +407,7 @@ describe('hostile layouts', () => {
       'DIGEST_MISMATCH',
     ],
     ['a blob of another size', { entries: [{ ...blob(layer), contents: other }] }, 'SIZE_MISMATCH'],
+    ['a manifest of another size', { manifestSize: 7 }, 'SIZE_MISMATCH'],
     ['a blob that is not there', { without: layer }, 'ARCHIVE_INVALID'],
     ['a config that is not there', { without: config }, 'ARCHIVE_INVALID'],
     [

@@ -127,7 +127,10 @@ function resolveImage(load: Load, named: Descriptor): Descriptor {
     const there = index.manifests.filter((one) => load.archive.find(blobPath(one.digest)) !== undefined)
     descriptor = choosePlatform({ ...index, manifests: there }, hostPlatform(), 'the archive')
   }
-  if (isImageType(descriptor.mediaType)) return descriptor
+  if (isImageType(descriptor.mediaType)) {
+    blobFile(load, descriptor)
+    return descriptor
+  }
   throw invalid(
     `${descriptor.digest} is of the type ${JSON.stringify(descriptor.mediaType)}, which is not an image`,
   )
