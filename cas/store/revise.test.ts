@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
-import { hash, randomBytes, randomInt } from 'node:crypto'
+import { createCipheriv, createHash, hash } from 'node:crypto'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -24,6 +24,20 @@ beforeEach(() => {
 afterEach(() => {
   for (const path of [root, other]) rmSync(path, { recursive: true })
 })
+
+/** Another each time; a failure names it. */
+const SEED = process.env['TBUILD_SEED'] ?? String(Date.now())
+const stream = createCipheriv('aes-128-ctr', createHash('md5').update(SEED).digest(), Buffer.alloc(16))
+
+function randomBytes(length: number): Buffer {
+  return stream.update(Buffer.alloc(length))
+}
+
+/** 0, or `from`, up to `below` - 1. */
+function randomInt(from: number, below?: number): number {
+  const [least, end] = below === undefined ? [0, from] : [from, below]
+  return least + (randomBytes(6).readUIntBE(0, 6) % (end - least))
+}
 
 interface Planned {
   entry: Omit<TarOutputEntry, 'size'>
@@ -173,7 +187,7 @@ test.each([
   ['some', 20, 60, false],
   ['many, some of them large', 30, 150, true],
 ])(
-  'a layer that is revised, again and again, is what it is when it is written: %s',
+  `a layer that is revised, again and again, is what it is when it is written: %s (TBUILD_SEED=${SEED})`,
   async (_, directories, files, large) => {
     await using store = await openStore(root, { driver: 'erofs' })
     await using reference = await openStore(other, { driver: 'erofs' })
