@@ -13,6 +13,10 @@ export function rootlessHint(env: Environment = process.env): string | undefined
   if (refusal === undefined || isRootless(env)) return undefined
   if (refusal === 'no-ids')
     return 'run it as root, or give this user subordinate ids: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER'
+  if (refusal === 'no-mapper')
+    return 'run it as root, or install newuidmap and newgidmap (package uidmap, or shadow-utils)'
+  if (refusal === 'not-mapped')
+    return 'run it as root, or have newuidmap and newgidmap map the ids of /etc/subuid and /etc/subgid: they must be setuid root, which no_new_privs forbids'
   const where =
     'sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns'
   return `run it as root, or let ordinary users make user namespaces (${refusal}; ${where})`

@@ -3,7 +3,18 @@
  * the subordinate ids that useradd(8) gives.
  */
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
@@ -161,6 +172,49 @@ test('the store is the user’s, adds up, is well, and goes', () => {
   expect(tbuild('rmi', 'app', 'base')).toMatchObject({ status: 0 })
   expect(tbuild('prune', '--all', '--force')).toMatchObject({ status: 0 })
   expect(execFileSync('find', [join(store, 'objects'), '-type', 'f'], { encoding: 'utf8' })).toBe('')
+})
+
+describe('the namespace', () => {
+  test('has all the ranges of the user, but for what cannot be mapped', () => {
+    const [uid, old] = [String(statSync(HOME).uid), readFileSync('/etc/subuid', 'utf8')]
+    const lines = ['# x', 'x', `${USER}:x:y`, `${uid}:400000:100`, `${USER}:400050:100`, `${USER}:${uid}:1`]
+    appendFileSync('/etc/subuid', [...lines, `${USER}:4294967290:9999`, `${USER}:500000:7`, ''].join('\n'))
+    try {
+      const { stdout } = inside('cat /proc/self/uid_map')
+      expect(stdout.split('\n').map((line) => line.trim().split(/ +/).slice(1))).toEqual([
+        [uid, '1'],
+        [expect.any(String), '65536'],
+        ['400000', '100'],
+        ['500000', '7'],
+        [],
+      ])
+    } finally {
+      writeFileSync('/etc/subuid', old)
+    }
+  })
+
+  test('is there when SIGCHLD is ignored, and whatever TBUILD_ROOTLESS says', () => {
+    const command = "trap '' CHLD; TBUILD_ROOTLESS=no-ids exec tbuild/bin/tbuild run base sh -c 'id -u'"
+    expect(run('sh', '-c', command)).toMatchObject({ status: 0, stdout: '0\n' })
+  })
+
+  test('where it cannot be made, what needs none works; the rest says why', () => {
+    const denied = (...args: string[]) => run('setpriv', '--no-new-privs', 'tbuild/bin/tbuild', ...args)
+    expect(denied('images')).toMatchObject({ status: 0, stdout: expect.stringContaining('base') })
+    expect(denied('import', 'base.tar', 'x')).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/ROOT_REQUIRED\]\nhint: .*setuid root, which no_new_privs forbids/),
+    })
+    const programs = join(HOME, 'programs')
+    mkdirSync(programs)
+    symlinkSync('/bin/sh', join(programs, 'sh'))
+    const unmapped = (...args: string[]) => run('env', `PATH=${programs}`, 'tbuild/bin/tbuild', ...args)
+    expect(unmapped('images')).toMatchObject({ status: 0, stderr: '' })
+    expect(unmapped('import', 'base.tar', 'x')).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/ROOT_REQUIRED\]\nhint: .*install newuidmap/),
+    })
+  })
 })
 
 test('without subordinate ids, what needs no namespace works; the rest says what is missing', () => {
