@@ -142,6 +142,12 @@ describe('containers', () => {
     expect(inside('grep CapEff /proc/self/status').stdout).toMatch(/00000000a80425fb/)
   })
 
+  test('write to a pipe that another user made', () => {
+    const [file, argv, options] = asUser(['tbuild/bin/tbuild', 'run', 'base', 'echo', 'written'])
+    const piped = spawnSync('sh', ['-c', '"$0" "$@" | cat', file, ...argv], options)
+    expect(piped).toMatchObject({ stdout: 'written\n', stderr: '' })
+  })
+
   test('die with tbuild', async () => {
     const [file, argv, options] = asUser(['tbuild/bin/tbuild', 'run', 'base', 'sleep', '7604.5'])
     const child = spawn(file, argv, { ...options, stdio: 'ignore' })
