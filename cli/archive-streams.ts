@@ -18,6 +18,8 @@ export function openInput(file: string | undefined): Input {
     return { stream: process.stdin, [Symbol.asyncDispose]: async () => void process.stdin.destroy() }
   }
   const stream = createReadStream(file, { highWaterMark: 1024 * 1024 })
+  // Who reads is told, later as well; before that an error would end the process.
+  stream.on('error', () => {})
   return { stream, [Symbol.asyncDispose]: async () => void stream.destroy() }
 }
 

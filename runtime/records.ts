@@ -69,9 +69,23 @@ export function launchError({ step, errno }: Failed, spec: ContainerSpec): Tbuil
     const why = reasons[code] ?? code
     return new TbuildError('COMMAND_NOT_EXECUTABLE', `exec: "${command}": ${why}`, { cause })
   }
+  if (code === 'EINVAL' && OF_IDS.has(step)) {
+    const message = `The user or a group of the container is one that this user namespace does not have (${step}: ${code}).`
+    const hint =
+      'More subordinate ids for this user in /etc/subuid and /etc/subgid: see usermod(8), --add-subuids.'
+    return new TbuildError('OWNER_NOT_MAPPED', message, { hint, cause })
+  }
   if (step.startsWith('ulimit ')) return ulimitError(step.slice('ulimit '.length), code, spec)
   return new TbuildError('LAUNCH_FAILED', `The container could not be set up: ${step}: ${code}`, { cause })
 }
+
+const OF_IDS: ReadonlySet<string> = new Set([
+  'chown stdio',
+  'chown /dev/pts/0',
+  'setgroups',
+  'setresgid',
+  'setresuid',
+])
 
 const reasons: Readonly<Record<string, string>> = {
   EACCES: 'permission denied',

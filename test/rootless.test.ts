@@ -124,6 +124,22 @@ describe('builds', () => {
       stderr: expect.stringMatching(/OWNER_NOT_MAPPED[^]*\/etc\/subuid/),
     })
   })
+
+  test('so is a user', () => {
+    const directory = context({ Dockerfile: 'FROM base\nUSER 200000\nRUN true' })
+    const message = expect.stringMatching(/OWNER_NOT_MAPPED[^]*\/etc\/subuid/)
+    expect(tbuild(directory)).toMatchObject({ status: 1, stderr: message })
+    expect(tbuild('run', '-u', '1:200000', 'base', 'true')).toMatchObject({ status: 125, stderr: message })
+  })
+
+  test('a device in an archive is refused by name', () => {
+    const directory = context({ Dockerfile: 'FROM base\nADD a.tar /' })
+    execFileSync('tar', ['-cf', join(directory, 'a.tar'), '-C', '/', 'dev/null'])
+    expect(tbuild(directory)).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/"dev\/null": a device, which only root .* \[TAR_DEVICE\]/),
+    })
+  })
 })
 
 describe('containers', () => {
@@ -207,6 +223,7 @@ describe('the namespace', () => {
   test('where it cannot be made, what needs none works; the rest says why', () => {
     const denied = (...args: string[]) => run('setpriv', '--no-new-privs', 'tbuild/bin/tbuild', ...args)
     expect(denied('images')).toMatchObject({ status: 0, stdout: expect.stringContaining('base') })
+    expect(denied('import', 'missing.tar', 'x').stderr).toContain('ROOT_REQUIRED')
     expect(denied('import', 'base.tar', 'x')).toMatchObject({
       status: 1,
       stderr: expect.stringMatching(/ROOT_REQUIRED\]\nhint: .*setuid root, which no_new_privs forbids/),

@@ -83,7 +83,7 @@ export interface Unpacker {
 /**
  * `dirFd` is open on the directory (O_PATH or read-only) and stays the caller's.
  * Errors: `TAR_PATH` (`..`, an entry below a file, a file as the root), `TAR_LINK` (a hard link whose target is not in this archive, or is
- * a directory), `TAR_DEVICE` (0/0, which would be a whiteout), `TAR_XATTR` (`trusted.*`, `user.overlay.*`, malformed
+ * a directory), `TAR_DEVICE` (0/0, which would be a whiteout; in a user namespace any, but for a layer's), `TAR_XATTR` (`trusted.*`, `user.overlay.*`, malformed
  * capabilities), `TAR_RESERVED_NAME`, `TAR_WHITEOUT`, or the errno's name with the entry's in the message.
  */
 export function createUnpacker(dirFd: number, options: UnpackOptions = {}): Unpacker {
@@ -291,7 +291,9 @@ class DirectoryUnpacker {
       this.#link(entry, parent, name)
       return
     }
-    if (this.#isForeignDevice(entry)) {
+    if (isForeignDevice(entry)) {
+      if (this.#options.whiteouts === 'none')
+        throw this.#error('TAR_DEVICE', 'a device, which only root of the whole machine can make')
       this.#skippedEntries++
       return
     }
@@ -311,13 +313,6 @@ class DirectoryUnpacker {
     this.#setXattrs(entry, path)
     if (entry.type !== 'symlink') chmodSync(path, entry.mode)
     setTimes(place.fd, pathOf(name), { mtime: entry.mtimeNs })
-  }
-
-  /** Of a layer, a device is left out where nobody but root of the initial namespace could make it; a container gets those that it needs anyway. */
-  #isForeignDevice({ type }: TarEntry): boolean {
-    return (
-      (type === 'char' || type === 'block') && this.#options.whiteouts !== 'none' && !inInitialUserNamespace()
-    )
   }
 
   #create(entry: TarEntry, parent: Directory, name: string): void {
@@ -452,6 +447,11 @@ class DirectoryUnpacker {
   #error(code: string, message: string) {
     return tarError(code, message, { name: this.#name })
   }
+}
+
+/** Of a layer it is left out; a container gets those that it needs anyway. */
+function isForeignDevice({ type }: TarEntry): boolean {
+  return (type === 'char' || type === 'block') && !inInitialUserNamespace()
 }
 
 function isCoded(error: unknown): error is { readonly code: string; readonly message: string } {
