@@ -10,6 +10,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readFileSync,
+  readdirSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -58,7 +59,7 @@ const run = (...argv: string[]) => spawnSync(...asUser(argv))
 const tbuild = (...args: string[]) => run('tbuild/bin/tbuild', ...args)
 
 const inside = (command: string) => tbuild('run', 'base', 'sh', '-c', command)
-const sleeps = (): boolean => spawnSync('pgrep', ['-f', '^sleep 7604.5']).status === 0
+const sleeps = (): boolean => spawnSync('pgrep', ['-f', '^sleep 7604']).status === 0
 const layersOf = (json: string): unknown =>
   (JSON.parse(json) as { RootFS: { Layers: string[] } }[])[0]?.RootFS.Layers
 
@@ -197,6 +198,8 @@ test('the store is the user’s, adds up, is well, and goes', () => {
 })
 
 describe('the namespace', () => {
+  const denied = (...args: string[]) => run('setpriv', '--no-new-privs', 'tbuild/bin/tbuild', ...args)
+
   test('has all the ranges of the user, but for what cannot be mapped', () => {
     const [uid, old] = [String(statSync(HOME).uid), readFileSync('/etc/subuid', 'utf8')]
     const lines = ['# x', 'x', `${USER}:x:y`, `${uid}:400000:100`, `${USER}:400050:100`, `${USER}:${uid}:1`]
@@ -220,8 +223,22 @@ describe('the namespace', () => {
     expect(run('sh', '-c', command)).toMatchObject({ status: 0, stdout: '0\n' })
   })
 
+  test('alone can remove what a killed build left; outside it stays', async () => {
+    const step = 'mkdir /d && touch /d/f && chown -R 1000 /d && chmod 0 /d && sleep 7604.6'
+    const directory = context({ Dockerfile: `FROM base\nRUN ${step}` })
+    const [file, argv, options] = asUser(['tbuild/bin/tbuild', directory])
+    const child = spawn(file, argv, { ...options, stdio: 'ignore' })
+    for (let i = 0; i < 200 && !sleeps(); i++) await wait(50)
+    child.kill('SIGKILL')
+    for (let i = 0; i < 100 && sleeps(); i++) await wait(50)
+    const work = join(HOME, '.local/share/tbuild/work')
+    expect(denied('images')).toMatchObject({ status: 0 })
+    expect(readdirSync(work)).toHaveLength(1)
+    expect(tbuild('images')).toMatchObject({ status: 0 })
+    expect(readdirSync(work)).toEqual([])
+  })
+
   test('where it cannot be made, what needs none works; the rest says why', () => {
-    const denied = (...args: string[]) => run('setpriv', '--no-new-privs', 'tbuild/bin/tbuild', ...args)
     expect(denied('images')).toMatchObject({ status: 0, stdout: expect.stringContaining('base') })
     expect(denied('import', 'missing.tar', 'x').stderr).toContain('ROOT_REQUIRED')
     expect(denied('import', 'base.tar', 'x')).toMatchObject({

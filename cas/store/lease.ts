@@ -140,7 +140,13 @@ function lockIfDead(path: string): number | undefined {
 }
 
 function forget(paths: StorePaths, db: Database, scope: string): void {
-  rmSync(join(paths.work, scope), { recursive: true, force: true })
+  try {
+    rmSync(join(paths.work, scope), { recursive: true, force: true })
+  } catch (error) {
+    // Of a user namespace's other ids, of which this process is outside: one inside removes it.
+    if (isErrno(error, 'EACCES', 'EPERM')) return
+    throw error
+  }
   if (db.get('SELECT 1 AS one FROM leased WHERE scope = ? LIMIT 1', scope) !== undefined) {
     db.transaction(() => {
       touchLeased(db, scope)
