@@ -76,8 +76,15 @@ export function launchError({ step, errno }: Failed, spec: ContainerSpec): Tbuil
     return new TbuildError('OWNER_NOT_MAPPED', message, { hint, cause })
   }
   if (step.startsWith('ulimit ')) return ulimitError(step.slice('ulimit '.length), code, spec)
-  return new TbuildError('LAUNCH_FAILED', `The container could not be set up: ${step}: ${code}`, { cause })
+  const hint = step === 'mount /proc' && code === 'EPERM' ? MASKED_PROC : undefined
+  return new TbuildError('LAUNCH_FAILED', `The container could not be set up: ${step}: ${code}`, {
+    cause,
+    hint,
+  })
 }
+
+const MASKED_PROC =
+  'In a user namespace the kernel allows it only where nothing of /proc is masked, as in containers: docker run --security-opt systempaths=unmasked, podman run --security-opt unmask=ALL. COPY, ADD, WORKDIR and all else that runs nothing work without.'
 
 const OF_IDS: ReadonlySet<string> = new Set([
   'chown stdio',

@@ -165,6 +165,15 @@ describe('containers', () => {
     expect(piped).toMatchObject({ stdout: 'written\n', stderr: '' })
   })
 
+  test('cannot be where /proc is masked, which is said', () => {
+    const [, [, , , command, ...rest], options] = asUser(['tbuild/bin/tbuild', 'run', 'base', 'true'])
+    const masked = `mount --bind /dev/null /proc/interrupts && ${command}`
+    expect(spawnSync('unshare', ['--mount', 'sh', '-c', masked, ...rest], options)).toMatchObject({
+      status: 125,
+      stderr: expect.stringMatching(/mount \/proc: EPERM .*\nhint: .*systempaths=unmasked/),
+    })
+  })
+
   test('die with tbuild', async () => {
     const [file, argv, options] = asUser(['tbuild/bin/tbuild', 'run', 'base', 'sleep', '7604.5'])
     const child = spawn(file, argv, { ...options, stdio: 'ignore' })
