@@ -5,7 +5,7 @@ import { UsageError } from './arguments/usage-error.ts'
 import type { CommandName } from './commands/index.ts'
 import { Interrupted } from './interrupt.ts'
 import { say } from './output.ts'
-import { rootlessHint } from './rootless.ts'
+import { rootlessHint, unmappedHint } from './rootless.ts'
 
 /** Prints the error to stderr. Returns the exit status. */
 export function report(error: unknown, command: CommandName | undefined): number {
@@ -49,7 +49,8 @@ function expectedText(error: Expected): string {
   const [summary, ...details] = printable(message).split('\n')
   const lines = [`${red} ${summary} [${code}]`, ...details]
   if (source !== undefined) lines.push(`${source.file}:${source.line}`, source.frame.replace(/\n$/, ''))
-  const advice = (code === 'ROOT_REQUIRED' && rootlessHint()) || (hint ?? SYSTEM_HINTS[code])
+  const advice =
+    (code === 'ROOT_REQUIRED' && rootlessHint()) || (hint ?? unmappedHint(error) ?? SYSTEM_HINTS[code])
   if (advice !== undefined) lines.push(`hint: ${printable(advice)}`)
   return lines.join('\n')
 }

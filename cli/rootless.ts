@@ -7,6 +7,18 @@ export function isRootless(env: Environment = process.env): boolean {
   return env['TBUILD_ROOTLESS'] === 'entered'
 }
 
+/** Of chown(2) in such a namespace: the id is not in it. */
+export function unmappedHint({
+  code,
+  message,
+}: {
+  readonly code: string
+  readonly message: string
+}): string | undefined {
+  if (!isRootless() || code !== 'EINVAL' || !/chown/.test(message)) return undefined
+  return 'the owner is none of the subordinate ids that this user has in /etc/subuid and /etc/subgid: usermod --add-subuids and --add-subgids give more'
+}
+
 /** What to do where there is no such namespace, if it was tried. */
 export function rootlessHint(env: Environment = process.env): string | undefined {
   const refusal = env['TBUILD_ROOTLESS']

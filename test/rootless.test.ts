@@ -58,6 +58,8 @@ const asUser = (
 const run = (...argv: string[]) => spawnSync(...asUser(argv))
 const tbuild = (...args: string[]) => run('tbuild/bin/tbuild', ...args)
 
+/** Where newuidmap gains no privileges. */
+const denied = (...args: string[]) => run('setpriv', '--no-new-privs', 'tbuild/bin/tbuild', ...args)
 const inside = (command: string) => tbuild('run', 'base', 'sh', '-c', command)
 const sleeps = (): boolean => spawnSync('pgrep', ['-f', '^sleep 7604']).status === 0
 const layersOf = (json: string): unknown =>
@@ -133,6 +135,14 @@ describe('builds', () => {
     expect(tbuild('run', '-u', '1:200000', 'base', 'true')).toMatchObject({ status: 125, stderr: message })
   })
 
+  test('so is the owner of a cache', () => {
+    const step = 'RUN --mount=type=cache,target=/c,uid=200000 true'
+    expect(tbuild(context({ Dockerfile: `FROM base\n${step}` }))).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/hint: .*\/etc\/subuid/),
+    })
+  })
+
   test('a device in an archive is refused by name', () => {
     const directory = context({ Dockerfile: 'FROM base\nADD a.tar /' })
     execFileSync('tar', ['-cf', join(directory, 'a.tar'), '-C', '/', 'dev/null'])
@@ -192,23 +202,7 @@ describe('containers', () => {
   })
 })
 
-test('the store is the user’s, adds up, is well, and goes', () => {
-  const store = join(HOME, '.local/share/tbuild')
-  expect(statSync(store).uid).toBe(statSync(HOME).uid)
-  expect(tbuild('fsck')).toMatchObject({ status: 0 })
-  const { allocatedBytes } = JSON.parse(tbuild('df', '--json').stdout) as { allocatedBytes: number }
-  const [blocks = ''] = execFileSync('du', ['-s', '--block-size=512', store], { encoding: 'utf8' }).split(
-    '\t',
-  )
-  expect(allocatedBytes).toBe(Number(blocks) * 512)
-  expect(tbuild('rmi', 'app', 'base')).toMatchObject({ status: 0 })
-  expect(tbuild('prune', '--all', '--force')).toMatchObject({ status: 0 })
-  expect(execFileSync('find', [join(store, 'objects'), '-type', 'f'], { encoding: 'utf8' })).toBe('')
-})
-
 describe('the namespace', () => {
-  const denied = (...args: string[]) => run('setpriv', '--no-new-privs', 'tbuild/bin/tbuild', ...args)
-
   test('has all the ranges of the user, but for what cannot be mapped', () => {
     const [uid, old] = [String(statSync(HOME).uid), readFileSync('/etc/subuid', 'utf8')]
     const lines = ['# x', 'x', `${USER}:x:y`, `${uid}:400000:100`, `${USER}:400050:100`, `${USER}:${uid}:1`]
@@ -264,6 +258,20 @@ describe('the namespace', () => {
       stderr: expect.stringMatching(/ROOT_REQUIRED\]\nhint: .*install newuidmap/),
     })
   })
+})
+
+test('the store is the user’s, adds up, is well, and goes', () => {
+  const store = join(HOME, '.local/share/tbuild')
+  expect(statSync(store).uid).toBe(statSync(HOME).uid)
+  expect(tbuild('fsck')).toMatchObject({ status: 0 })
+  const { allocatedBytes } = JSON.parse(tbuild('df', '--json').stdout) as { allocatedBytes: number }
+  const [blocks = ''] = execFileSync('du', ['-s', '--block-size=512', store], { encoding: 'utf8' }).split(
+    '\t',
+  )
+  expect(allocatedBytes).toBe(Number(blocks) * 512)
+  expect(tbuild('rmi', 'app', 'base')).toMatchObject({ status: 0 })
+  expect(tbuild('prune', '--all', '--force')).toMatchObject({ status: 0 })
+  expect(execFileSync('find', [join(store, 'objects'), '-type', 'f'], { encoding: 'utf8' })).toBe('')
 })
 
 test('without subordinate ids, what needs no namespace works; the rest says what is missing', () => {
