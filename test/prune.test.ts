@@ -312,6 +312,20 @@ describe('what goes', () => {
     await withStore((store) => readLayer(store, image))
   })
 
+  test('directories of layers that were made before this boot; not those of this boot, whoever made them', async () => {
+    await withStore(async (store) => {
+      const layer = store.layers.open(await layerOf(store, { a: noise('a', 100) }))
+      imageOf(store, [(await layer.stored).diffId], 'a')
+      await using _ = await store.layers.mount([layer])
+    }, 'copy')
+    query("UPDATE trees SET boot = boot || '-user'")
+    await withStore((store) => store.prune(), 'copy')
+    expect(readdirSync(join(path, 'trees'))).toHaveLength(1)
+    query("UPDATE trees SET boot = 'an earlier one'")
+    await withStore((store) => store.prune(), 'copy')
+    expect(readdirSync(join(path, 'trees'))).toEqual([])
+  })
+
   test.each([
     ['objects/ab/cd/', 'objects/ab/cd'],
     ['objects/x', 'objects/x'],

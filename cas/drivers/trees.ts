@@ -104,7 +104,10 @@ function tooLarge(diffId: DiffId, cause: unknown): TbuildError {
 let boot: string | undefined
 /** This boot, and whose attributes overlayfs reads: what was made, or found out, for another is of no use. */
 export function bootId(): string {
-  return (boot ??=
-    readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim() +
-    (inInitialUserNamespace() ? '' : '-user'))
+  return thisBoot() + (inInitialUserNamespace() ? '' : '-user')
+}
+
+/** What the ids of this boot begin with. */
+export function thisBoot(): string {
+  return (boot ??= readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim())
 }

@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import type { StoreContext } from '../store/context.ts'
 import type { Database } from '../store/database.ts'
 import type { StorePaths } from '../store/paths.ts'
-import { bootId } from '../drivers/trees.ts'
+import { thisBoot } from '../drivers/trees.ts'
 import { allocatedBytes, removeAll } from './allocated.ts'
 import { isObjectDirectory } from './orphans.ts'
 import { RESERVE } from './room.ts'
@@ -50,7 +50,7 @@ export function wouldSweep({ db, paths }: StoreContext, gone: Gone): number {
     .all('SELECT diff_id, image FROM layers')
     .filter((row) => !layers.has(hex(String(row['diff_id']))))
   const trees = db
-    .all('SELECT diff_id, name FROM trees WHERE boot = ?', bootId())
+    .all('SELECT diff_id, name FROM trees WHERE boot LIKE ?', `${thisBoot()}%`)
     .filter((row) => !layers.has(hex(String(row['diff_id']))))
   const left = [
     ...filesWithout(paths.layers, new Set([...recipes, ...images.map((row) => String(row['image']))])),
@@ -63,8 +63,8 @@ export function wouldSweep({ db, paths }: StoreContext, gone: Gone): number {
 }
 
 function unnamed(db: Database, paths: StorePaths): string[] {
-  // Of an earlier boot: they were not synced, and are made anew.
-  db.run('DELETE FROM trees WHERE boot <> ?', bootId())
+  // Of an earlier boot: they were not synced, and are made anew. What another kind of user has made may be mounted.
+  db.run('DELETE FROM trees WHERE boot NOT LIKE ?', `${thisBoot()}%`)
   const { recipes, images, blobs, trees } = namesOf(db)
   return [
     ...filesWithout(paths.layers, new Set([...recipes, ...images])),
