@@ -1,7 +1,7 @@
 /** SOURCE_DATE_EPOCH on a directory tree, so that what is mounted shows the times that the layer's tar has. */
 import { closeSync } from 'node:fs'
 import { setTimes, statOf } from '../../linux/index.ts'
-import { isOlder, type TreeCopy } from '../tar/copy-tree.ts'
+import { isAsCopied, type TreeCopy } from '../tar/copy-tree.ts'
 import { pathOf } from '../tar/names.ts'
 import { listDirectory, lstatAt, openDirectory } from '../tar/tree.ts'
 
@@ -20,7 +20,7 @@ export function clampTimes(rootFd: number, latest: bigint, copy?: TreeCopy): voi
       for (const name of listDirectory(fd)) {
         const stats = lstatAt(fd, name)
         if (stats === undefined) continue
-        const isChanged = copy === undefined || !isOlder(copy, stats)
+        const isChanged = copy === undefined || !isAsCopied(copy, stats)
         if (stats.isDirectory()) {
           pending.push({ path: path === '' ? name : `${path}/${name}`, parent: next, isChanged })
           continue

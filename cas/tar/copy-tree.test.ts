@@ -1,9 +1,11 @@
-import { closeSync, lstatSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { closeSync, linkSync, lstatSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from '@jest/globals'
-import { AT_FDCWD, mknodat, statAt } from '../../linux/index.ts'
-import { copyTree, isOlder } from './copy-tree.ts'
+import { AT_FDCWD, mknodat, setTimes, statAt } from '../../linux/index.ts'
+import { copyTree, isAsCopied } from './copy-tree.ts'
+import { packUpper } from './pack.ts'
 import { describeTree, makeTree, punch, richTree, scratch, withDirectory } from './testing.ts'
+import type { TarOutputEntry } from './writer.ts'
 
 test('a copy has all that a layer can say, hard links and holes too', async () => {
   using own = scratch()
@@ -41,11 +43,32 @@ test('what is older than the copy is told from what is changed right after', asy
       closeSync(fd)
       const isOld = (name: string): boolean => {
         const stats = statAt(target, name)
-        return stats !== undefined && isOlder(copy, stats)
+        return stats !== undefined && isAsCopied(copy, stats)
       }
       expect(isOld('f49')).toBe(false)
       for (let i = 0; i < 49; i++) expect(isOld(`f${i}`)).toBe(true)
     }),
   )
   expect(lstatSync(join(from, 'f49')).size).toBe(0)
+})
+
+test('a file that is changed when the clock has been set back is no older one', async () => {
+  using own = scratch()
+  const [from, to] = [own.directory('from'), own.directory('to')]
+  for (const name of ['changed', 'kept']) writeFileSync(join(from, name), 'a')
+  linkSync(join(from, 'kept'), join(from, 'kept too'))
+  const [source, target] = [from, to].map((path) => openSync(path, 'r')) as [number, number]
+  // All that comes is earlier than this.
+  const copy = { ...(await copyTree(source, target)), since: { seconds: 2 ** 33, nanoseconds: 0 } }
+  const { mtimeNs } = lstatSync(join(to, 'changed'), { bigint: true })
+  const fd = openSync(join(to, 'changed'), 'r+')
+  writeFileSync(fd, 'b')
+  closeSync(fd)
+  setTimes(AT_FDCWD, join(to, 'changed'), { mtime: mtimeNs })
+  const names: string[] = []
+  const entry = ({ path }: TarOutputEntry): void => void names.push(String(path))
+  const sink = { entry, dataFrom() {}, zeros() {}, bytes: 0 }
+  await packUpper(target, { lower: { rootFd: source, copy }, sink })
+  expect(names).toEqual(['changed'])
+  for (const one of [source, target]) closeSync(one)
 })

@@ -37,6 +37,8 @@ import { isWhiteoutDevice, listDirectory, lstatAt, openDirectory, openFile } fro
 export interface TreeCopy {
   /** For each inode of the copy the one it was made from. */
   readonly inodes: ReadonlyMap<number, number>
+  /** When each inode that is no directory was last changed while the copy was made: see `changeOf`. */
+  readonly changes: ReadonlyMap<number, number>
   /** The names that an inode of the copy had, where it had several: real paths. */
   readonly links: ReadonlyMap<number, readonly string[]>
   /** A time that is later than all times of the copy when it was whole, and not later than any of a change. */
@@ -57,6 +59,7 @@ const TICK_MS = 1
 /** `to` is open on an empty directory. Nobody may write below either meanwhile. The event loop has a turn every 20 ms. */
 export async function copyTree(from: number, to: number): Promise<TreeCopy> {
   const inodes = new Map<number, number>()
+  const changes = new Map<number, number>()
   const directories: [path: string, stats: Stat][] = []
   const pending: [path: string, stats: Stat][] = [['', statOf(from)]]
   /** By the original's inode: what its copy's names are. */
@@ -84,6 +87,8 @@ export async function copyTree(from: number, to: number): Promise<TreeCopy> {
         const made = lstatAt(target, name)
         if (made === undefined) continue
         inodes.set(inodeOf(made), number)
+        // A further name counts as a change.
+        if (!made.isDirectory()) changes.set(inodeOf(made), changeOf(made))
         if (made.isFile()) ({ dev } = made)
         if (others !== undefined) others.push(whole)
         else if (stats.nlink > 1 && !stats.isDirectory()) {
@@ -102,17 +107,22 @@ export async function copyTree(from: number, to: number): Promise<TreeCopy> {
   }
   // What is made in a directory takes its default ACL, and changes its time.
   for (const [path, stats] of directories.toReversed()) copyDirectory(from, to, path, stats)
-  return { inodes, links, dev, since: await timeAfter(to) }
+  return { inodes, changes, links, dev, since: await timeAfter(to) }
 }
 
 /** Nothing was done to this file of the copy; `original` has its name in what it is a copy of. */
 export function isUntouched(copy: TreeCopy, stats: Stat, original: Stat): boolean {
-  return isOlder(copy, stats) && copy.inodes.get(inodeOf(stats)) === inodeOf(original)
+  return isAsCopied(copy, stats) && copy.inodes.get(inodeOf(stats)) === inodeOf(original)
 }
 
-/** It was last changed before there was a copy. */
-export function isOlder({ since }: TreeCopy, { ctimeSeconds, ctimeNanoseconds }: Stat): boolean {
-  return isEarlier({ seconds: ctimeSeconds, nanoseconds: ctimeNanoseconds }, since)
+/**
+ * It was last changed when the copy was made: a file at just that time, for the clock may be set back meanwhile. A directory got its time last of all, and what a
+ * clock that is set back hides of it is found by comparing.
+ */
+export function isAsCopied({ since, changes }: TreeCopy, stats: Stat): boolean {
+  const { ctimeSeconds: seconds, ctimeNanoseconds: nanoseconds } = stats
+  if (!isEarlier({ seconds, nanoseconds }, since)) return false
+  return stats.isDirectory() || changes.get(inodeOf(stats)) === changeOf(stats)
 }
 
 /** A file of several names has only such as it had in the beginning. `root` is the copy's. */
@@ -153,6 +163,11 @@ function isEarlier(time: Since, than: Since): boolean {
 /** Exact below 2^53. */
 function inodeOf({ inoHigh, inoLow }: Stat): number {
   return inoHigh * 2 ** 32 + inoLow
+}
+
+/** The change time, exact: of the seconds, which with nanoseconds are no exact number, those of the last 48 days. */
+function changeOf({ ctimeSeconds, ctimeNanoseconds }: Stat): number {
+  return (ctimeSeconds % 2 ** 22) * 1e9 + ctimeNanoseconds
 }
 
 function copyNode(source: number, target: number, name: string, stats: Stat): void {
