@@ -30,7 +30,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
-import { openStore, type DiffId, type Layer, type Store } from '../cas/index.ts'
+import { openStore, type DiffId, type Layer, type Root, type Store } from '../cas/index.ts'
 import { testDriver } from '../cas/drivers/contract.ts'
 import {
   capability,
@@ -314,6 +314,25 @@ describe('a layer is the same as by overlays', () => {
       diffIds.push((await socket.stored).diffId, (await above.stored).diffId)
     }
     expect(new Set(diffIds).size).toBe(1)
+  })
+
+  test('with another root made upon the same one just when it is committed', async () => {
+    const diffIds: DiffId[] = []
+    for (const store of stores) {
+      const above = await changed(store, [bottom(store)], (root) => writeFileSync(join(root, 'above'), ''))
+      const { diffId } = await above.stored
+      await using root = await store.layers.mountWritable([bottom(store)])
+      writeFileSync(`/proc/self/fd/${root.fd}/tree/new`, 'new')
+      let other: Promise<Root> | undefined
+      // It would make its root of the one that the first was copied from, were that free.
+      const { signal } = new AbortController()
+      signal.throwIfAborted = () =>
+        void (other ??= store.layers.mount([bottom(store), store.layers.open(diffId)]))
+      const layer = await root.commit({ clampMtimeNs: CLAMP_NS, signal })
+      diffIds.push((await layer.stored).diffId)
+      await (await other)?.[Symbol.asyncDispose]()
+    }
+    expect(diffIds[1]).toBe(diffIds[0])
   })
 
   test('fsck finds all well beside them, and the ledger adds up', async () => {

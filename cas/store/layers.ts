@@ -203,9 +203,19 @@ export function createLayerStore(
     return { fd, [Symbol.asyncDispose]: once(() => closeLater(fd).finally(() => own.dispose())) }
   }
 
-  const ingestUpper = async (layers: readonly Layer[], upper: Upper, signal: AbortSignal | undefined) => {
-    signal?.throwIfAborted()
-    await using lower = await mount(layers)
+  /** @param below what the upper stands on: let go as soon as the ingest has the same, which is then the very directory that a copy was made of */
+  const ingestUpper = async (
+    layers: readonly Layer[],
+    upper: Upper,
+    below: DisposableStack,
+    signal: AbortSignal | undefined,
+  ) => {
+    const mountAgain = async (): Promise<Root> => {
+      using _ = below
+      signal?.throwIfAborted()
+      return await mount(layers)
+    }
+    await using lower = await mountAgain()
     return await ingest(undefined, async (parts, own) => {
       const entries = startEntryIngest(parts, own.use(digestOf(parts.contents)))
       const compared = { rootFd: lower.fd, copy: upper.copy }
@@ -274,9 +284,7 @@ export function createLayerStore(
         await unmount()
         if (clampMtimeNs !== undefined) clampTimes(upper.fd, clampMtimeNs, upper.copy)
         const directory = { id: upper.base, fd: upper.fd, opaqueRoot: false, hasRoot: true }
-        const stored = inBackground(ingestUpper(layers, upper, signal))
-        // The ingest has taken the lowers that it needs.
-        own.dispose()
+        const stored = inBackground(ingestUpper(layers, upper, own.move(), signal))
         const layer = new LayerState(stored, { directory, base: upper.base, below: states, users: 1 })
         const settle = (): void => leave(layer)
         stored.then(settle, settle)
