@@ -1,6 +1,6 @@
 /** Opening a store, and putting its parts together. */
-import { existsSync, mkdirSync, readdirSync } from 'node:fs'
-import { basename, dirname } from 'node:path'
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import { TbuildError } from '../../errors.ts'
 import { isErrno } from '../../linux/index.ts'
 import { createBlobStore } from './blobs.ts'
@@ -240,6 +240,9 @@ function makeDirectories(paths: StorePaths): void {
   const made = directoriesOf(paths).filter(
     (directory) => mkdirSync(directory, { recursive: true, mode: 0o700 }) !== undefined,
   )
+  // A reader on a read-only mount can lock only what is there: also the first collection is one that it holds off.
+  const collection = join(paths.root, 'collection')
+  if (!existsSync(collection)) closeSync(openSync(collection, 'a', 0o600))
   if (made.length === 0) return
   // What is synced in a directory is lost with the directory's own name.
   for (const directory of new Set([...made.map((path) => dirname(path)), paths.root, dirname(paths.root)])) {

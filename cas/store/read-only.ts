@@ -102,7 +102,7 @@ function notCopied({ root }: StorePaths, cause: unknown): TbuildError {
   )
 }
 
-/** Where there never was a collection, there is nothing to lock. */
+/** Where there is no lock the store was last written to by an older tbuild, which made it with the first collection: there is nothing to lock. */
 async function holdOffCollection({ root }: StorePaths, own: DisposableStack): Promise<void> {
   let fd: number
   try {

@@ -61,7 +61,7 @@ that is not enough, what holds the rest is listed.`,
 })
 
 const WAITS = {
-  collection: 'waiting for another prune on this store',
+  collection: 'waiting for another prune on this store, or for who reads it through a read-only mount',
   ingests: 'waiting for builds and pulls that began before to store what they have',
 }
 
