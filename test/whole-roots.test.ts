@@ -33,6 +33,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { openStore, type DiffId, type Layer, type Root, type Store } from '../cas/index.ts'
 import { testDriver } from '../cas/drivers/contract.ts'
 import {
+  archiveOf,
   capability,
   defaultAcl,
   describeTree,
@@ -333,6 +334,39 @@ describe('a layer is the same as by overlays', () => {
       await (await other)?.[Symbol.asyncDispose]()
     }
     expect(diffIds[1]).toBe(diffIds[0])
+  })
+
+  test('in a store whose directory gives what is made in it a group and an ACL', async () => {
+    const trees: string[][] = []
+    for (const path of [undefined, join(base, 'given'), join(place, 'given')]) {
+      if (path !== undefined) {
+        mkdirSync(path)
+        chownSync(path, 0, 50)
+        chmodSync(path, 0o2755)
+        setXattr(path, 'system.posix_acl_default', defaultAcl)
+      }
+      await using store = await openStore(path ?? join(base, 'not given'), { driver: 'copy' })
+      const archive = archiveOf({ path: 'file', contents: 'x' }, { path: 'directory/' })
+      const { diffId } = await store.layers.ingestTar(inOnePart(archive))
+      const layers = [store.layers.open(diffId)]
+      layers.push(await changed(store, layers, (root) => writeFileSync(join(root, 'directory/new'), '')))
+      layers.push(await changed(store, layers, (root) => writeFileSync(join(root, 'new'), '')))
+      trees.push((await shown(store, layers)).map((line) => line.replace(/ @\d+/, '')))
+    }
+    expect(trees[1]).toEqual(trees[0])
+    expect(trees[2]).toEqual(trees[0])
+  })
+
+  test('on a root that has a setgid directory already', async () => {
+    const [, store] = stores
+    const lower = archiveOf({ path: 'staff/', mode: 0o2775, gid: 50 })
+    const upper = archiveOf({ path: 'staff/', mode: 0o2775, gid: 50 }, { path: 'staff/file', contents: 'x' })
+    const layers: Layer[] = []
+    for (const archive of [lower, upper]) {
+      layers.push(store.layers.open((await store.layers.ingestTar(inOnePart(archive))).diffId))
+      expect(await shown(store, layers)).toHaveLength(layers.length)
+    }
+    expect((await shown(store, layers))[1]).toMatch(/^"staff\/file" 100644 0:0 /)
   })
 
   test('fsck finds all well beside them, and the ledger adds up', async () => {

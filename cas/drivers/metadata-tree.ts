@@ -254,9 +254,8 @@ class TreeWriter {
       const content = this.#wholeContent(inode)
       if (content === undefined) this.#writeData(fd, inode)
       if (size > 0) ftruncateSync(fd, size)
-      // Owner before attributes and mode: chown(2) clears security.capability, setuid and setgid.
-      const [uid, gid] = [tree.uid(inode), tree.gid(inode)]
-      if (uid !== 0 || gid !== 0) fchownSync(fd, uid, gid)
+      // Owner before attributes and mode: chown(2) clears security.capability, setuid and setgid. Root's files, too: a setgid directory gave them its group.
+      fchownSync(fd, tree.uid(inode), tree.gid(inode))
       if (content !== undefined && this.#data.path !== undefined) {
         setXattr(path, `${this.#prefix}metacopy`, none)
         setXattr(path, `${this.#prefix}redirect`, Buffer.from(this.#data.path(content)))

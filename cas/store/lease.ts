@@ -16,7 +16,7 @@ import {
 } from 'node:fs'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import { flock, isErrno } from '../../linux/index.ts'
+import { flock, isErrno, listXattrs, removeXattr } from '../../linux/index.ts'
 import { touchLeased } from '../gc/usage.ts'
 import type { Database } from './database.ts'
 import type { StorePaths } from './paths.ts'
@@ -39,6 +39,8 @@ export function takeLease(paths: StorePaths, db: Database): Lease {
   renameSync(fresh, path)
   const workDirectory = join(paths.work, scope)
   mkdirSync(workDirectory, { mode: 0o700 })
+  // Of the store's own directory; all that is made here would have it, a root's files too.
+  if (listXattrs(workDirectory).includes(DEFAULT_ACL)) removeXattr(workDirectory, DEFAULT_ACL)
   return {
     scope,
     fd,
@@ -49,6 +51,8 @@ export function takeLease(paths: StorePaths, db: Database): Lease {
     },
   }
 }
+
+const DEFAULT_ACL = 'system.posix_acl_default'
 
 /** A process that ends while `takeLease` is at work leaves one of these, which holds nothing; a younger one may be about to be locked. */
 const UNNAMED = /^\./

@@ -194,8 +194,8 @@ function copyFile(source: number, target: number, name: string, stats: Stat): vo
     const to = openSync(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)
     try {
       copyContents(from, to, stats)
-      // Owner before attributes and mode: chown(2) clears security.capability, setuid and setgid.
-      if (stats.uid !== 0 || stats.gid !== 0) fchownSync(to, stats.uid, stats.gid)
+      // Owner before attributes and mode: chown(2) clears security.capability, setuid and setgid. Root's files, too: a setgid directory gave them its group.
+      fchownSync(to, stats.uid, stats.gid)
       copyXattrs(from, path)
       fchmodSync(to, stats.mode)
       setTimes(target, pathOf(name), { mtime: stats.mtimeNs })
