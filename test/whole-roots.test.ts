@@ -461,14 +461,16 @@ RUN [ "$(id -u)" = 1000 ] && [ ! -w /result ] && [ -u /other ] && [ ! -e /contex
   describe('without CAP_SYS_ADMIN', () => {
     const store = join(base, 'unprivileged')
     const context = join(base, 'context')
-    const tbuild = (...args: string[]): Promise<string> =>
+    const without = (more: string, ...args: string[]): Promise<string> =>
       new Promise((resolve) => {
-        const without = ['--bounding-set', '-sys_admin', '--inh-caps', '-sys_admin', process.execPath, CLI]
+        const lacking = `-sys_admin${more}`
+        const by = ['--bounding-set', lacking, '--inh-caps', lacking, process.execPath, CLI]
         const env = { ...process.env, TBUILD_STORE: store }
-        execFile('setpriv', [...without, ...args], { env }, (error, stdout, stderr) =>
+        execFile('setpriv', [...by, ...args], { env }, (error, stdout, stderr) =>
           resolve(`${String(error?.code ?? 0)}\n${stdout}${stderr}`),
         )
       })
+    const tbuild = (...args: string[]): Promise<string> => without('', ...args)
     beforeAll(() => {
       mkdirSync(join(base, 'root/bin'), { recursive: true })
       execFileSync('cp', ['/bin/busybox', join(base, 'root/bin/sh')])
@@ -502,6 +504,25 @@ RUN [ "$(id -u)" = 1000 ] && [ ! -w /result ] && [ -u /other ] && [ ! -e /contex
       // Who may mount takes its way in the same store.
       await using opened = await openStore(store)
       expect(opened.layers.driver).toBe('erofs')
+    })
+
+    test.each([
+      ['mknod', 'a device', { type: 'char', path: 'null', major: 1, minor: 3 }],
+      ['chown', 'another owner', { path: 'file', uid: 5 }],
+      [
+        'setfcap',
+        'a file capability',
+        { path: 'ping', xattrs: new Map([['security.capability', capability]]) },
+      ],
+    ] as const)('and without CAP_%s, of an image with %s, COPY says so', async (lacking, _, entry) => {
+      const tar = join(base, `${lacking}.tar`)
+      writeFileSync(tar, archiveOf({ path: 'd/' }, entry))
+      writeFileSync(join(context, 'Dockerfile'), `FROM ${lacking}\nCOPY file d/\n`)
+      expect(await tbuild('import', tar, lacking)).toMatch(/^0\n/)
+      const refused = await without(`,-${lacking}`, 'build', context)
+      expect(refused).toMatch(/^1\n[^]*EPERM.* \[FILES_DENIED\][^]*hint: .*CAP_/)
+      expect(refused).toContain('2 | COPY file d/')
+      expect(readdirSync(join(store, 'work'))).toEqual([])
     })
 
     test('a RUN says what it lacks, and where', async () => {

@@ -89,6 +89,8 @@ const none = Buffer.alloc(0)
 /** ext4 has one block for all attributes of an inode: where there is hardly room for ours, the data is written. */
 const MOST_XATTR_BYTES = 2048
 
+const CAPABILITY = 'security.capability'
+
 /** In a tree that is there. */
 interface Over {
   /** The root's attributes, where the layer says nothing of it. */
@@ -291,13 +293,17 @@ class TreeWriter {
     }
   }
 
-  /** Attributes that this file system does not take are left out, as when an archive is unpacked. */
+  /**
+   * Attributes that this file system does not take are left out, as when an archive is unpacked. Not file capabilities of a whole root that this process may not set:
+   * with another one's rights they would be in what a COPY takes from it.
+   */
   #setXattrs(inode: number, path: string | Buffer): void {
     for (const [name, value] of this.#tree.xattrs(inode)) {
       try {
         setXattr(path, name, value)
       } catch (error) {
-        if (!isErrno(error, 'EOPNOTSUPP', 'EPERM', 'EINVAL')) throw error
+        const isDenied = this.#part === 'whole' && name === CAPABILITY && isErrno(error, 'EPERM')
+        if (isDenied || !isErrno(error, 'EOPNOTSUPP', 'EPERM', 'EINVAL')) throw error
       }
     }
   }

@@ -3,6 +3,8 @@
  * something first needs it. It goes when nobody has used it for some seconds, and with this process's work directory.
  */
 import { closeSync } from 'node:fs'
+import { TbuildError } from '../../errors.ts'
+import { isErrno } from '../../linux/index.ts'
 import type { ContentList, Location } from '../contents/list.ts'
 import { readLayer } from '../layer/read.ts'
 import type { DiffId } from '../oci.ts'
@@ -78,7 +80,7 @@ export function createWholeRoots(context: StoreContext): WholeRoots {
     } catch (error) {
       closeSync(fd)
       await discard(path)
-      throw error
+      throw isErrno(error, 'EPERM') ? denied(error) : error
     }
   }
 
@@ -96,6 +98,15 @@ interface Begun {
   readonly fd: number
   readonly path: string
   readonly layers: number
+}
+
+/** Nothing of an image is left out: it would be missing where a COPY --from takes it. */
+function denied(cause: unknown): TbuildError {
+  const why = cause instanceof Error ? cause.message : String(cause)
+  return new TbuildError('FILES_DENIED', `The files of an image cannot be made here: ${why}.`, {
+    hint: 'Where no overlay can be mounted, COPY and RUN need CAP_CHOWN, CAP_FOWNER, CAP_DAC_OVERRIDE, CAP_FSETID; of images with devices CAP_MKNOD, with file capabilities CAP_SETFCAP.',
+    cause,
+  })
 }
 
 function keyOf(diffIds: readonly DiffId[]): string {
