@@ -1,4 +1,14 @@
-import { closeSync, linkSync, lstatSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from '@jest/globals'
 import { AT_FDCWD, mknodat, setTimes, statAt } from '../../linux/index.ts'
@@ -70,5 +80,33 @@ test('a file that is changed when the clock has been set back is no older one', 
   const sink = { entry, dataFrom() {}, zeros() {}, bytes: 0 }
   await packUpper(target, { lower: { rootFd: source, copy }, sink })
   expect(names).toEqual(['changed'])
+  for (const one of [source, target]) closeSync(one)
+})
+
+test('a clock that was set back while the copy was made, or after, takes no directory for another, and none for the same', async () => {
+  using own = scratch()
+  const [from, to] = [own.directory('from'), own.directory('to')]
+  makeTree(from, [
+    { type: 'directory', path: 'again' },
+    { type: 'directory', path: 'kept' },
+    { type: 'file', path: 'kept/file', contents: 'x' },
+  ])
+  const [source, target] = [from, to].map((path) => openSync(path, 'r')) as [number, number]
+  const copied = await copyTree(source, target)
+  const changes = async (seconds: number): Promise<string[]> => {
+    const names: string[] = []
+    const entry = ({ path }: TarOutputEntry): void => void names.push(String(path))
+    const copy = { ...copied, since: { seconds, nanoseconds: 0 } }
+    await packUpper(target, {
+      lower: { rootFd: source, copy },
+      sink: { entry, dataFrom() {}, zeros() {}, bytes: 0 },
+    })
+    return names
+  }
+  expect(await changes(0)).toEqual([])
+  rmSync(join(to, 'again'), { recursive: true })
+  mkdirSync(join(to, 'again'))
+  setTimes(AT_FDCWD, join(to, 'again'), { mtime: 0n })
+  expect(await changes(2 ** 33)).toEqual(['again', 'again/.wh..wh..opq'])
   for (const one of [source, target]) closeSync(one)
 })

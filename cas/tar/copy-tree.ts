@@ -37,8 +37,8 @@ import { isWhiteoutDevice, listDirectory, lstatAt, openDirectory, openFile } fro
 export interface TreeCopy {
   /** For each inode of the copy the one it was made from. */
   readonly inodes: ReadonlyMap<number, number>
-  /** When each inode that is no directory was last changed while the copy was made: see `changeOf`. */
-  readonly changes: ReadonlyMap<number, number>
+  /** When each inode of the copy was last changed while that was made, of a directory when it was born: see `momentOf`. */
+  readonly moments: ReadonlyMap<number, number>
   /** The names that an inode of the copy had, where it had several: real paths. */
   readonly links: ReadonlyMap<number, readonly string[]>
   /** A time that is later than all times of the copy when it was whole, and not later than any of a change. */
@@ -59,7 +59,7 @@ const TICK_MS = 1
 /** `to` is open on an empty directory. Nobody may write below either meanwhile. The event loop has a turn every 20 ms. */
 export async function copyTree(from: number, to: number): Promise<TreeCopy> {
   const inodes = new Map<number, number>()
-  const changes = new Map<number, number>()
+  const moments = new Map<number, number>()
   const directories: [path: string, stats: Stat][] = []
   const pending: [path: string, stats: Stat][] = [['', statOf(from)]]
   /** By the original's inode: what its copy's names are. */
@@ -88,7 +88,8 @@ export async function copyTree(from: number, to: number): Promise<TreeCopy> {
         if (made === undefined) continue
         inodes.set(inodeOf(made), number)
         // A further name counts as a change.
-        if (!made.isDirectory()) changes.set(inodeOf(made), changeOf(made))
+        const moment = made.isDirectory() ? birthTime(target, pathOf(name)) : changeTime(made)
+        if (moment !== undefined) moments.set(inodeOf(made), momentOf(moment))
         if (made.isFile()) ({ dev } = made)
         if (others !== undefined) others.push(whole)
         else if (stats.nlink > 1 && !stats.isDirectory()) {
@@ -107,7 +108,7 @@ export async function copyTree(from: number, to: number): Promise<TreeCopy> {
   }
   // What is made in a directory takes its default ACL, and changes its time.
   for (const [path, stats] of directories.toReversed()) copyDirectory(from, to, path, stats)
-  return { inodes, changes, links, dev, since: await timeAfter(to) }
+  return { inodes, moments, links, dev, since: await timeAfter(to) }
 }
 
 /** Nothing was done to this file of the copy; `original` has its name in what it is a copy of. */
@@ -119,10 +120,10 @@ export function isUntouched(copy: TreeCopy, stats: Stat, original: Stat): boolea
  * It was last changed when the copy was made: a file at just that time, for the clock may be set back meanwhile. A directory got its time last of all, and what a
  * clock that is set back hides of it is found by comparing.
  */
-export function isAsCopied({ since, changes }: TreeCopy, stats: Stat): boolean {
-  const { ctimeSeconds: seconds, ctimeNanoseconds: nanoseconds } = stats
-  if (!isEarlier({ seconds, nanoseconds }, since)) return false
-  return stats.isDirectory() || changes.get(inodeOf(stats)) === changeOf(stats)
+export function isAsCopied({ since, moments }: TreeCopy, stats: Stat): boolean {
+  const changed = changeTime(stats)
+  if (stats.isDirectory()) return isEarlier(changed, since)
+  return moments.get(inodeOf(stats)) === momentOf(changed)
 }
 
 /** A file of several names has only such as it had in the beginning. `root` is the copy's. */
@@ -151,9 +152,11 @@ export function isSameDirectory(
   original: Stat,
 ): boolean {
   const born = birthTime(parent, pathOf(name))
-  if (born !== undefined && !isEarlier(born, copy.since)) return false
   // overlayfs with layers on several file systems may number its directories anew at any time; they have other devices than files then.
-  return stats.dev !== copy.dev || copy.inodes.get(inodeOf(stats)) === inodeOf(original)
+  if (stats.dev !== copy.dev) return born === undefined || isEarlier(born, copy.since)
+  const inode = inodeOf(stats)
+  if (copy.inodes.get(inode) !== inodeOf(original)) return false
+  return born === undefined || copy.moments.get(inode) === momentOf(born)
 }
 
 function isEarlier(time: Since, than: Since): boolean {
@@ -165,9 +168,13 @@ function inodeOf({ inoHigh, inoLow }: Stat): number {
   return inoHigh * 2 ** 32 + inoLow
 }
 
-/** The change time, exact: of the seconds, which with nanoseconds are no exact number, those of the last 48 days. */
-function changeOf({ ctimeSeconds, ctimeNanoseconds }: Stat): number {
-  return (ctimeSeconds % 2 ** 22) * 1e9 + ctimeNanoseconds
+function changeTime({ ctimeSeconds, ctimeNanoseconds }: Stat): Since {
+  return { seconds: ctimeSeconds, nanoseconds: ctimeNanoseconds }
+}
+
+/** Exact: of the seconds, which with nanoseconds would not fit into 53 bits, what is left of 2^22 (48 days). */
+function momentOf({ seconds, nanoseconds }: Since): number {
+  return (seconds % 2 ** 22) * 1e9 + nanoseconds
 }
 
 function copyNode(source: number, target: number, name: string, stats: Stat): void {
