@@ -9,13 +9,14 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
-  readdirSync,
   readFileSync,
+  readdirSync,
   rmSync,
-  statfsSync,
   statSync,
+  statfsSync,
   symlinkSync,
   truncateSync,
+  unlinkSync,
   writeFileSync,
   writeSync,
 } from 'node:fs'
@@ -504,6 +505,21 @@ describe('a cap', () => {
     expect(report.cap?.allocatedBytes).toBe(all())
     const less = await withStore((store) => store.prune({ keepBytes: 3 * MB }))
     expect(less.cap?.allocatedBytes).toBe(all())
+  })
+
+  test('and df count a store behind a symlink like any other', async () => {
+    await tenLayers()
+    const link = `${path}-link`
+    symlinkSync(path, link)
+    try {
+      await using store = await openStore(link)
+      expect((await store.ledger()).usage().measure().allocatedBytes).toBe(all())
+      const report = await store.prune({ keepBytes: 5 * MB })
+      expect(report.layers).not.toEqual([])
+      expect(report.cap?.allocatedBytes).toBeGreaterThan(3 * MB)
+    } finally {
+      unlinkSync(link)
+    }
   })
 
   test('is told before: what would go is not what the rest stays for', async () => {

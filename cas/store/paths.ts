@@ -1,4 +1,5 @@
 /** Where things are in a store: one directory, one format version. */
+import { realpathSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Digest } from '../oci.ts'
 
@@ -31,7 +32,8 @@ export interface StorePaths {
   readonly locks: string
 }
 
-export function storePaths(root: string): StorePaths {
+export function storePaths(path: string): StorePaths {
+  const root = withoutLinks(path)
   return {
     root,
     index: join(root, 'index.db'),
@@ -45,6 +47,16 @@ export function storePaths(root: string): StorePaths {
     work: join(root, 'work'),
     leases: join(root, 'leases'),
     locks: root,
+  }
+}
+
+/** What is in a store is counted without following symlinks; the store itself is often behind one. */
+function withoutLinks(path: string): string {
+  try {
+    return realpathSync(path)
+  } catch {
+    // There is none yet, or whoever opens it is told why not.
+    return path
   }
 }
 
