@@ -1,13 +1,24 @@
 /** Each driver against the store's contract, and what is particular to one. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { execFile } from 'node:child_process'
-import { lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  lstatSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import { DRIVER_NAMES, openStore, type Layer } from '../cas/index.ts'
 import { testDriver } from '../cas/drivers/contract.ts'
-import { archiveOf } from '../cas/tar/testing.ts'
+import { archiveOf, defaultAcl } from '../cas/tar/testing.ts'
+import { getXattr, setXattr } from '../linux/index.ts'
 
 const CLI = join(import.meta.dirname, '../cli/index.ts')
 
@@ -108,6 +119,24 @@ test('erofs: a layer is mounted while a root stands on it, and some seconds more
   expect(readdirSync(`/proc/self/fd/${again.fd}`)).toEqual(['a', 'b'])
   expect(readdirSync(`/proc/self/fd/${root.fd}`)).toEqual(['a'])
 }, 60_000)
+
+test.each(DRIVER_NAMES)(
+  '%s: an ACL can be set on what a lower layer has, once its mode was',
+  async (driver) => {
+    await using store = await openStore(path, { driver })
+    const { diffId } = await store.layers.ingestTar(once(archiveOf({ path: 'd/' }, { path: 'f' })))
+    await using root = await store.layers.mountWritable([store.layers.open(diffId)])
+    for (const [name, attribute] of [
+      ['d', 'system.posix_acl_default'],
+      ['f', 'system.posix_acl_access'],
+    ] as const) {
+      const file = `/proc/self/fd/${root.fd}/${name}`
+      chmodSync(file, statSync(file).mode)
+      setXattr(file, attribute, defaultAcl)
+      expect(getXattr(file, attribute)).toEqual(defaultAcl)
+    }
+  },
+)
 
 /** Those that this process holds open. */
 function erofsMounts(): number {

@@ -138,6 +138,14 @@ describe('when it fails', () => {
     })
   })
 
+  test('an ACL that the kernel does not set on a lower layer: what to do instead', async () => {
+    const failing = output('echo "setfacl: /d: Operation not supported" >&2; exit 1')
+    await expect(failing).rejects.toMatchObject({
+      code: 'RUN_FAILED',
+      hint: expect.stringMatching(/chmod.*--driver copy/),
+    })
+  })
+
   test('a signal', async () => {
     await expect(output('kill -9 $$; sleep 5 & kill -TERM $!; wait $!')).rejects.toMatchObject({
       code: 'RUN_FAILED',

@@ -63,7 +63,10 @@ export async function runExec(
   }
   const exit = await container.exited
   signal.throwIfAborted()
-  if (exit.exitCode !== 0) throw failure(step, exit, request.limits.memoryBytes, tail.lines())
+  if (exit.exitCode !== 0) {
+    const hint = store.layers.driver === 'erofs' ? aclHint(tail.lines()) : undefined
+    throw failure(step, exit, request.limits.memoryBytes, tail.lines(), hint)
+  }
   if (script !== undefined) rmSync(script, { force: true, recursive: true })
   return await root.commit({
     clampMtimeNs: request.sourceDateEpoch === undefined ? undefined : nowNs,
@@ -86,6 +89,7 @@ function failure(
   exit: Exit,
   limit: number | undefined,
   lines: readonly string[],
+  hint: string | undefined,
 ): TbuildError {
   const command = `process ${JSON.stringify(step.args.join(' '))}`
   const output = lines.length === 0 ? '' : `\n${lines.map((line) => `  | ${line}`).join('\n')}`
@@ -100,7 +104,14 @@ function failure(
   return new TbuildError(
     'RUN_FAILED',
     `${command} did not complete successfully: exit code: ${exit.exitCode}${signal}${output}`,
+    { hint },
   )
+}
+
+/** overlayfs asks whether a lower's file system could set an ACL before it copies a file up (ovl_set_acl), and EROFS cannot. */
+function aclHint(lines: readonly string[]): string | undefined {
+  if (!lines.some((line) => line.includes('Operation not supported'))) return undefined
+  return 'If it was an ACL (setfacl): the kernel sets none on what a lower layer has, while it is an EROFS image. Change the mode first (chmod u+r NAME), or build with --driver copy.'
 }
 
 /** The last lines of the output. */
