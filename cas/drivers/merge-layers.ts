@@ -1,5 +1,6 @@
 /** Stored layers as one tree, for an index image that stands for all of them. */
 import { ContentList } from '../contents/list.ts'
+import { locatorOf } from '../contents/lookup.ts'
 import { mergeTrees } from '../layer/merge.ts'
 import { readLayer } from '../layer/read.ts'
 import { LayerTree } from '../layer/tree.ts'
@@ -12,13 +13,8 @@ export function mergeLayers(
   { db, paths }: StoreContext,
   diffIds: readonly DiffId[],
 ): { readonly tree: LayerTree; readonly contents: ContentList } {
-  const lookup = db.columns('SELECT segment, block FROM contents WHERE digest = ?')
-  const layers = diffIds.map((diffId) =>
-    readLayer(recipePath(paths, diffId), (digest) => {
-      const row = lookup(digest)
-      return row && { segment: Number(row[0]), block: Number(row[1]) }
-    }),
-  )
+  const locate = locatorOf(db)
+  const layers = diffIds.map((diffId) => readLayer(recipePath(paths, diffId), locate))
   const contents = new ContentList()
   const tree = mergeTrees(
     layers.map((layer) => ({ tree: layer.tree, opaqueRoot: layer.applied.opaqueRoot })),

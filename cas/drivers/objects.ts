@@ -5,6 +5,7 @@
 import { closeSync, constants, mkdirSync } from 'node:fs'
 import { inInitialUserNamespace, isErrno, mountOverlay, openat2 } from '../../linux/index.ts'
 import type { ContentList } from '../contents/list.ts'
+import { locatorOf } from '../contents/lookup.ts'
 import { createObjectWriter } from '../contents/objects.ts'
 import { readLayer } from '../layer/read.ts'
 import type { LayerTree } from '../layer/tree.ts'
@@ -52,11 +53,7 @@ export function createObjectsDriver(context: StoreContext): Driver {
     }
   }
   const trees = createTrees(context, async (diffId, directory) => {
-    const lookup = db.columns('SELECT segment, block FROM contents WHERE digest = ?')
-    const { tree, contents } = readLayer(recipePath(paths, diffId), (digest) => {
-      const row = lookup(digest)
-      return row && { segment: Number(row[0]), block: Number(row[1]) }
-    })
+    const { tree, contents } = readLayer(recipePath(paths, diffId), locatorOf(db))
     await write(directory, tree, contents)
   })
   /** Goes with the process's lease. */

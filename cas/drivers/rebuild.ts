@@ -1,5 +1,6 @@
 /** An index image made anew from the layer's recipe: where there is none, or where contents have moved. */
 import { rmSync } from 'node:fs'
+import { locatorOf } from '../contents/lookup.ts'
 import { generationOf } from '../contents/segments.ts'
 import { readLayer } from '../layer/read.ts'
 import type { DiffId } from '../oci.ts'
@@ -12,13 +13,9 @@ import type { Driver } from './types.ts'
 /** The caller holds a lease on the layer. The old image's file is left for the next collection: somebody may be about to mount it. */
 export async function rebuildImage(context: StoreContext, driver: Driver, diffId: DiffId): Promise<void> {
   const { db, paths } = context
-  const lookup = db.prepare('SELECT segment, block FROM contents WHERE digest = ?')
   for (;;) {
     const generation = generationOf(db)
-    const { tree, contents } = readLayer(recipePath(paths, diffId), (digest) => {
-      const row = lookup(digest)
-      return row && { segment: Number(row['segment']), block: Number(row['block']) }
-    })
+    const { tree, contents } = readLayer(recipePath(paths, diffId), locatorOf(db))
     const image = await driver.index(tree, contents)
     if (image === undefined) return
     const recorded = db.transaction(() => {

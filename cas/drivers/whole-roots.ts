@@ -5,7 +5,8 @@
 import { closeSync } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
 import { isErrno } from '../../linux/index.ts'
-import type { ContentList, Location } from '../contents/list.ts'
+import type { ContentList } from '../contents/list.ts'
+import { locatorOf } from '../contents/lookup.ts'
 import { readLayer } from '../layer/read.ts'
 import type { DiffId } from '../oci.ts'
 import type { StoreContext } from '../store/context.ts'
@@ -36,11 +37,7 @@ export function createWholeRoots(context: StoreContext): WholeRoots {
     }
   })
 
-  const lookup = db.columns('SELECT segment, block FROM contents WHERE digest = ?')
-  const locate = (digest: Buffer): Location | undefined => {
-    const row = lookup(digest)
-    return row && { segment: Number(row[0]), block: Number(row[1]) }
-  }
+  const locate = locatorOf(db)
   const readerOf =
     (contents: ContentList): TreeData['read'] =>
     (content, offset, into) =>

@@ -5,6 +5,7 @@ import { TbuildError } from '../../errors.ts'
 import { bootId } from '../drivers/trees.ts'
 import { layoutOf } from '../drivers/erofs.ts'
 import { rebuildImage } from '../drivers/rebuild.ts'
+import { locatorOf } from '../contents/lookup.ts'
 import { generationOf } from '../contents/segments.ts'
 import { createComparison, type Comparison } from '../hashing/midstates.ts'
 import { canContinue } from '../hashing/sha256.ts'
@@ -294,12 +295,8 @@ function adoptImage({ context: { db, paths } }: Pass, diffId: DiffId): void {
   const prefix = `${diffId.slice('sha256:'.length)}.`
   const names = readdirSync(paths.layers).filter((name) => name.startsWith(prefix) && name.endsWith('.erofs'))
   if (names.length === 0) return
-  const lookup = db.prepare('SELECT segment, block FROM contents WHERE digest = ?')
   db.transaction(() => {
-    const layer = readLayer(recipePath(paths, diffId), (digest) => {
-      const row = lookup(digest)
-      return row && { segment: Number(row['segment']), block: Number(row['block']) }
-    })
+    const layer = readLayer(recipePath(paths, diffId), locatorOf(db))
     const { segments } = layoutOf(layer.contents)
     const name = names.find(
       (one) => compareImage(join(paths.layers, one), one, layer, segments, () => 0) === 'same',

@@ -12,6 +12,7 @@ import { closeSync, rmSync, statfsSync } from 'node:fs'
 import { TbuildError } from '../../errors.ts'
 import { isErrno } from '../../linux/index.ts'
 import type { Location } from '../contents/list.ts'
+import { locatorOf } from '../contents/lookup.ts'
 import { FULL } from '../contents/segments.ts'
 import { placeImage } from '../drivers/place-image.ts'
 import type { Driver, IndexImage } from '../drivers/types.ts'
@@ -178,12 +179,10 @@ async function makeImages(
 ): Promise<ReadonlySet<string>> {
   const { db, paths } = context
   const damaged = new Set<string>()
-  const lookup = db.columns('SELECT segment, block FROM contents WHERE digest = ?')
+  const locateOthers = locatorOf(db)
   const locate = (digest: Buffer): Location | undefined => {
     const copied = copier.list.find(digest)
-    if (copied !== undefined) return copier.list.location(copied)
-    const row = lookup(digest)
-    return row && { segment: Number(row[0]), block: Number(row[1]) }
+    return copied === undefined ? locateOthers(digest) : copier.list.location(copied)
   }
   for (const diffId of layersOn(db, sources)) {
     try {

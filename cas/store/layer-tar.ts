@@ -1,7 +1,7 @@
 /** A layer's tar, from its recipe and its contents: what is exported and pushed. Verified as it streams. */
 import { createHash } from 'node:crypto'
 import { TbuildError } from '../../errors.ts'
-import type { Location } from '../contents/list.ts'
+import { locatorOf } from '../contents/lookup.ts'
 import type { DiffId } from '../oci.ts'
 import { readRecipe } from '../recipe/read.ts'
 import { corrupt } from './blobs.ts'
@@ -50,11 +50,7 @@ interface Part {
 
 function* tarParts(context: StoreContext, diffId: DiffId): Generator<Part, void, undefined> {
   const { db, paths } = context
-  const lookup = db.prepare('SELECT segment, block FROM contents WHERE digest = ?')
-  const find = (digest: Buffer): Location | undefined => {
-    const row = lookup(digest)
-    return row && { segment: Number(row['segment']), block: Number(row['block']) }
-  }
+  const find = locatorOf(db)
   for (const operation of readRecipe(recipePath(paths, diffId))) {
     switch (operation.kind) {
       case 'literal': {
