@@ -37,10 +37,10 @@ export { flock, flockWait, type LockKind } from './lock.ts'
 export {
   detachedMountsCanBeCloned,
   fileSystemUuid,
+  mayMountNothing,
   mountDirectory,
   mountErofs,
   mountOverlay,
-  mountRefusal,
   mountTmpfs,
   moveMount,
   openLayersDirectory,

@@ -482,7 +482,7 @@ RUN [ "$(id -u)" = 1000 ] && [ ! -w /result ] && [ -u /other ] && [ ! -e /contex
     test('info says why', async () => {
       expect(await tbuild('import', join(base, 'base.tar'), 'base')).toMatch(/^0\n/)
       expect(await tbuild('info')).toMatch(
-        /driver: +copy \(the store keeps contents in segments, and this process may mount nothing \(fsopen tmpfs: EPERM\): whole directories are copied\)/,
+        /driver: +copy \(the store keeps contents in segments, and this process may mount nothing \(it lacks CAP_SYS_ADMIN\): whole directories are copied\)/,
       )
     })
 
@@ -529,7 +529,9 @@ RUN [ "$(id -u)" = 1000 ] && [ ! -w /result ] && [ -u /other ] && [ ! -e /contex
       writeFileSync(join(context, 'Dockerfile'), 'FROM base\nRUN true\n')
       const refused = await tbuild('build', context)
       expect(refused).toMatch(/^1\n/)
-      expect(refused).toContain('No container can be made here: fsopen tmpfs: EPERM. [CONTAINER_DENIED]')
+      expect(refused).toContain(
+        'No container can be made here: this process lacks CAP_SYS_ADMIN. [CONTAINER_DENIED]',
+      )
       expect(refused).toContain('2 | RUN true')
       expect(refused).toContain('hint: RUN and tbuild run need CAP_SYS_ADMIN')
       expect(await tbuild('run', 'base', 'sh')).toMatch(/^125\n[^]*CONTAINER_DENIED/)

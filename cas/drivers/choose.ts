@@ -17,9 +17,9 @@ import { TbuildError } from '../../errors.ts'
 import {
   inInitialUserNamespace,
   isErrno,
+  mayMountNothing,
   mountErofs,
   mountOverlay,
-  mountRefusal,
   overlayPrefix,
   setXattr,
   SysError,
@@ -96,8 +96,7 @@ const TRIED = {
 function probe(context: StoreContext, name: keyof typeof TRIED | 'copy'): string | undefined {
   if (name === 'copy') return undefined
   // Of this process only: the next one may be allowed more, or less.
-  const refused = mountRefusal()
-  if (refused !== undefined) return `this process may mount nothing (${refused.message})`
+  if (mayMountNothing()) return 'this process may mount nothing (it lacks CAP_SYS_ADMIN)'
   const { db } = context
   const known = String(db.get('SELECT value FROM meta WHERE key = ?', name)?.['value'] ?? '')
   const start = `${bootId()} `
