@@ -20,6 +20,22 @@
 #define SCRATCH "/dev/shm" /* holds the sources of bind mounts while the root is populated */
 #define SAFE (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
+/* linux/mount.h, which cannot be included beside sys/mount.h before glibc 2.36; from there on that has all of it, by the same names. */
+#ifndef FSOPEN_CLOEXEC
+#define FSOPEN_CLOEXEC 1
+#define FSMOUNT_CLOEXEC 1
+#define MOUNT_ATTR_RDONLY 1
+#define MOUNT_ATTR_NOSUID 2
+#define MOUNT_ATTR_NODEV 4
+#define MOUNT_ATTR_NOEXEC 8
+#define FSCONFIG_SET_STRING 1
+#define FSCONFIG_CMD_CREATE 6
+struct mount_attr { uint64_t attr_set, attr_clr, propagation, userns_fd; };
+#endif
+#ifndef AT_RECURSIVE
+#define AT_RECURSIVE 0x8000
+#endif
+
 /* Fails as "mount /proc: EPERM". */
 static void mount_at(const char *source, const char *target, const char *type, unsigned long flags, const char *data) {
   if (mount(source, target, type, flags, data) == 0) return;
