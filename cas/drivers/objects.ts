@@ -1,5 +1,5 @@
 /**
- * The `objects` driver: each content is a file, and a layer a directory of empty files that name it (`metadata-tree.ts`), so that overlayfs shows one
+ * The `objects` driver: each content is a file, and a layer a directory of empty files that name it (`tree-writer.ts`), so that overlayfs shows one
  * with the data of the other. For file systems that back no EROFS mount, kernels without EROFS, and ordinary users; Linux 6.15 and later.
  */
 import { closeSync, constants, mkdirSync } from 'node:fs'
@@ -14,7 +14,7 @@ import type { StoreContext } from '../store/context.ts'
 import { objectPath, recipePath } from '../store/paths.ts'
 import { createLowers } from './lowers.ts'
 import { mergeLayers } from './merge-layers.ts'
-import { deletingDirectories, writeMetadataTree, type TreePart } from './metadata-tree.ts'
+import { deletingDirectories, writeTree, type TreePart } from './tree-writer.ts'
 import { createTrees } from './trees.ts'
 import type { Driver, Lower } from './types.ts'
 
@@ -29,7 +29,7 @@ export function createObjectsDriver(context: StoreContext): Driver {
 
   const write = async (directory: number, tree: LayerTree, contents: ContentList): Promise<void> => {
     const writePart = (root: number, part: TreePart): Promise<void> =>
-      writeMetadataTree(
+      writeTree(
         root,
         tree,
         {

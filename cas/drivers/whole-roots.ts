@@ -15,7 +15,7 @@ import { enterEpoch } from '../store/epoch.ts'
 import { recipePath } from '../store/paths.ts'
 import { createLowers } from './lowers.ts'
 import { mergeLayers } from './merge-layers.ts'
-import { applyLayer, writeMetadataTree, type TreeData } from './metadata-tree.ts'
+import { applyLayer, writeTree, type TreeData } from './tree-writer.ts'
 import type { Lower } from './types.ts'
 
 export interface WholeRoots extends Disposable {
@@ -66,7 +66,7 @@ export function createWholeRoots(context: StoreContext): WholeRoots {
       using _ = enterEpoch(paths, db)
       if (layers === 0) {
         const { tree, contents } = mergeLayers(context, diffIds)
-        await writeMetadataTree(fd, tree, { read: readerOf(contents) }, 'whole')
+        await writeTree(fd, tree, { read: readerOf(contents) }, 'whole')
       }
       for (const diffId of layers === 0 ? [] : diffIds.slice(layers)) {
         const layer = readLayer(recipePath(paths, diffId), locate)

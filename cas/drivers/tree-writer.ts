@@ -1,8 +1,7 @@
 /**
- * A layer as a directory in overlayfs form whose files have no data of their own: empty inodes of the right size, with attributes that name each one's
- * data in a data-only lower (Documentation/filesystems/overlayfs.rst, "Data-only lower layers"). What is one content there is never written again.
- *
- * Or all layers as one directory with all data, which needs no overlayfs.
+ * A layer's tree as a directory. In overlayfs form, with files that have no data of their own: empty inodes of the right size, with attributes that name each one's
+ * data in a data-only lower (Documentation/filesystems/overlayfs.rst, "Data-only lower layers"); what is one content there is never written again. Or several
+ * layers as one directory with all data, which needs no overlayfs.
  */
 import {
   chmodSync,
@@ -51,12 +50,7 @@ const TURN_MS = 20
 export type TreePart = 'all' | 'contents' | 'deletions' | 'whole'
 
 /** `root` is open on an empty directory. The event loop has a turn every 20 ms. */
-export function writeMetadataTree(
-  root: number,
-  tree: LayerTree,
-  data: TreeData,
-  part: TreePart,
-): Promise<void> {
+export function writeTree(root: number, tree: LayerTree, data: TreeData, part: TreePart): Promise<void> {
   return write(new TreeWriter(root, tree, data, part, undefined))
 }
 
