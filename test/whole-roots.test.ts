@@ -43,7 +43,8 @@ import {
   scratch,
 } from '../cas/tar/testing.ts'
 import { AT_FDCWD, makedev, mknodat, removeXattr, setTimes, setXattr } from '../linux/index.ts'
-import { openWorkshop } from './support/build.ts'
+import { cgroupsOf, openWorkshop } from './support/build.ts'
+import { sweepCgroups } from '../runtime/index.ts'
 
 const CLI = join(import.meta.dirname, '../cli/index.ts')
 const base = mkdtempSync(join(tmpdir(), 'tbuild-whole-'))
@@ -450,11 +451,17 @@ RUN [ "$(id -u)" = 1000 ] && [ ! -w /result ] && [ -u /other ] && [ ! -e /contex
     const work = join(shop.store.path, 'work')
     const isStarted = (): boolean => globSync(join(work, '*/upper-*/whole/started')).length > 0
     while (!isStarted()) await wait(50)
+    const [killed = ''] = readdirSync(work).filter((name) => name !== shop.store.lease().scope)
+    expect(killed).not.toBe('')
     child.kill('SIGKILL')
     await once(child, 'exit')
     const own = shop.store.lease().scope
-    await using next = await openStore(shop.store.path)
+    // As every command does: cgroups of the dead go first.
+    await using next = await openStore(shop.store.path, {
+      beforeSweep: async (dead) => sweepCgroups((scope) => !dead.has(scope)),
+    })
     expect(readdirSync(work)).toEqual([own])
+    expect(cgroupsOf(killed)).toEqual([])
     expect(await next.fsck()).toMatchObject({ problems: [] })
   })
 
